@@ -1,0 +1,41 @@
+"""PtychoW: ptychography scans to pictures with the W-Net family of neural networks.
+
+The names below are the whole public interface for a script; each is loaded when it is first used, so that
+``import ptychow`` stays light.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from ptychow._version import __version__
+
+_HOMES = {
+    "Scan": "ptychow.scan",
+    "Geometry": "ptychow.scan",
+    "ObjectImage": "ptychow.scan",
+    "read_scan": "ptychow.formats",
+    "write_scan": "ptychow.formats",
+    "fetch": "ptychow.fetch",
+    "inspect_scan": "ptychow.inspection",
+    "Preparation": "ptychow.detector",
+    "twin": "ptychow.optics.twins",
+    "simulate": "ptychow.optics.simulate",
+    "label": "ptychow.solver",
+    "Model": "ptychow.model",
+    "train": "ptychow.training",
+    "reconstruct": "ptychow.reconstruct",
+    "evaluate": "ptychow.evaluate",
+    "Canvas": "ptychow.stitch",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ptychow' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

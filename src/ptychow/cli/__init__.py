@@ -1,0 +1,89 @@
+"""The command line. Each command lives in its own file and is imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from ptychow._version import __version__
+from ptychow.errors import PtychoWError
+
+# In the order of a user's work; the text is what `ptychow --help` shows.
+COMMANDS = {
+    "demo": "Simulate, train and reconstruct a small scan in two minutes.",
+    "fetch": "Bring a real measured scan to try.",
+    "simulate": "Write a simulated scan with its truth.",
+    "inspect": "What a scan file holds, and what looks wrong.",
+    "label": "Reconstruct a scan iteratively: the labels for training.",
+    "train": "Fit a network to labelled scans.",
+    "reconstruct": "From a scan and a Model to a picture.",
+    "evaluate": "How good a Model is on a labelled scan.",
+    "networks": "The networks, their sizes and costs.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `ptychow ARGUMENTS`; every error a user can meet ends here, as one line and an exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _application(arguments)(arguments, prog_name="ptychow")
+    except PtychoWError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our pipe has left; there is nobody to tell
+        sys.exit(1)
+    except FileNotFoundError as error:
+        _fail(f"{error.filename}: no such file or folder", 2)
+    except OSError as error:
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+    except MemoryError as error:
+        _fail(f"out of memory ({error}); use a smaller batch or a machine with more memory", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 1)
+
+
+def _application(arguments: Sequence[str]) -> typer.Typer:
+    """The commands as typer sees them: the one that is called for real, the others by name and help line."""
+    application = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="Ptychography scans to pictures with neural networks. `ptychow COMMAND --help` says more.",
+    )
+    application.callback()(_global_options)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        function: Any = _not_loaded
+        if name == called:
+            function = getattr(import_module(f"ptychow.cli.{name}"), name)
+        application.command(name, help=None if name == called else text)(function)
+    return application
+
+
+def _not_loaded() -> None:
+    """Stands for a command that only has to be listed."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ptychow {__version__}")
+        raise typer.Exit
+
+
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _fail(message: str, code: int) -> None:
+    """One line on standard error, then leave with `code`."""
+    typer.secho("error: " + " ".join(message.split()), fg="red", err=True)
+    sys.exit(code)

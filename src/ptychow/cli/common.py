@@ -1,0 +1,140 @@
+"""What the commands share: options, and one way of talking to people and to machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ptychow.files import to_json
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Where to write; by default beside the input, or in this folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps or xpu.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on where Model and data do not match.")]
+PixelSize = Annotated[
+    float | None, typer.Option("--pixel-size-nm", help="Object pixel in nanometres, where the file does not say.")
+]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="For other HDF5 files: NAME=/path/in/file, repeated, or a TOML file of such lines."),
+]
+
+Advance = Callable[..., None]
+
+
+class Report:
+    """Prints for people (default), for machines (`as_json`) or not at all (`quiet`)."""
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.speaks = not (quiet or as_json)
+        self.written: dict[str, str] = {}
+
+    def line(self, text: str) -> None:
+        """A line for people."""
+        if self.speaks:
+            typer.echo(text)
+
+    def warn(self, text: str) -> None:
+        """A warning, on standard error, whatever else is quiet."""
+        typer.secho(f"warning: {text}", fg="yellow", err=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; the first column is left-aligned, the others are right-aligned."""
+        if not self.speaks:
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(format_number(cell) for cell in row))
+        # Pipes and logs get the full table, not one folded to 80 columns.
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width, highlight=False).print(table)
+
+    @contextmanager
+    def progress(self, title: str, total: float | None = None) -> Iterator[Advance]:
+        """A progress bar with rate and time left; yields advance(steps=1, note="").
+
+        Silent in pipes and logs, and for people who asked for silence.
+        """
+        if not (self.speaks and sys.stderr.isatty()):
+            yield lambda steps=1, note="": None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=total, note="", rate="")
+
+            def advance(steps: float = 1, note: str = "") -> None:
+                speed = bar.tasks[0].speed
+                bar.update(task, advance=steps, note=note, rate=f"{speed:.3g}/s" if speed else "")
+
+            yield advance
+
+    def wrote(self, what: str, path: Path) -> None:
+        """Say, and remember for the summary, that `what` was written to `path`."""
+        self.written[what] = str(path)
+        self.line(f"wrote {what}: {path}")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """With --json, print the summary and what was written as one JSON object."""
+        if self.as_json:
+            typer.echo(to_json({**summary, "wrote": self.written}))
+
+
+def format_number(value: Any) -> str:
+    """Four significant digits for floats, thousands separated for integers, text as it is, a dash for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"
+
+
+def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
+    """NAME=/path pairs, or TOML files of them, as one mapping. Raises InputError on anything else."""
+    from ptychow.errors import InputError
+
+    if not entries:
+        return None
+    mapping: dict[str, str] = {}
+    for entry in entries:
+        name, separator, value = entry.partition("=")
+        if separator:
+            mapping[name.strip()] = value.strip()
+        elif Path(entry).is_file():
+            import tomllib
+
+            try:
+                content = tomllib.loads(Path(entry).read_text(encoding="utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise InputError(f"not a TOML file ({error})", file=entry) from None
+            mapping.update({key: str(value) for key, value in content.items()})
+        else:
+            raise InputError("neither NAME=/path nor a TOML file", field="--map", found=entry)
+    return mapping

@@ -1,0 +1,48 @@
+"""Errors a user may meet: one clear line each, with an exit code for the command line."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+
+class PtychoWError(Exception):
+    """Something failed that the user can understand. Exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(PtychoWError):
+    """The input or the usage is wrong. Exit code 2.
+
+    The message is built from what was wrong, so that every error names the same things in the same order:
+    ``FILE: FIELD: problem; found FOUND, expected EXPECTED. REMEDY``.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        field: str | None = None,
+        found: Any = None,
+        expected: Any = None,
+        remedy: str | None = None,
+    ) -> None:
+        where = "".join(f"{part}: " for part in (file, field) if part is not None)
+        facts = [f"{name} {value}" for name, value in (("found", found), ("expected", expected)) if value is not None]
+        message = where + problem + (f"; {', '.join(facts)}" if facts else "")
+        super().__init__(message + (f". {remedy}" if remedy else ""))
+
+
+class MismatchError(InputError):
+    """A Model and the data it is applied to do not belong together (overridden by ``--force``)."""
+
+
+class MissingExtraError(PtychoWError):
+    """An optional dependency is not installed; names the pip line that adds it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional part. Install it with: pip install 'ptychow[{extra}]'")

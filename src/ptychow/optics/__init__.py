@@ -1,0 +1,1 @@
+"""Simulated scans: beams, samples, trajectories, propagation and the detector, put together by `simulate`."""

@@ -1,0 +1,105 @@
+"""Beams at the sample: (N, N) complex64 of unit power, or (modes, N, N), centre at [N//2, N//2].
+
+`zone_plate_beam`, `gaussian_beam`; any other array serves as well. `incoherent_modes` makes a partially coherent
+beam of one, `scale_to_counts` gives it a dose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ptychow.errors import InputError
+from ptychow.optics.propagation import defocus_transfer, far_field, from_far_field, radius_map, shift
+
+
+def zone_plate_beam(
+    size: int,
+    *,
+    wavelength: float,
+    pixel_size: float,
+    defocus: float,
+    outer: float = 0.47,
+    inner: float = 0.25,
+    edge: float = 0.01,
+) -> NDArray[np.complex64]:
+    """Beam of a zone plate with a central stop, `defocus` metres behind the focus.
+
+    Its far field is an evenly lit annulus between the radii `inner` and `outer`, as fractions of the detector's `size`
+    pixels, with edges that rise over about `edge`; the wavefront carries the Fresnel phase of the defocus.
+    wavelength, pixel_size (of the object): metres.
+    """
+    if not 0 <= inner < outer <= 0.5:
+        raise InputError("no such annulus", field="inner, outer", found=(inner, outer), expected="0 <= inner < outer <= 0.5")
+    radius = radius_map((size, size)) / size
+    # expit(4 x) has unit slope at its middle: the edge is `edge` wide. Without a stop there is no inner edge.
+    stop = expit(4 * (radius - inner) / edge) if inner > 0 else 1.0
+    amplitude = expit(4 * (outer - radius) / edge) * stop
+    wavefront = defocus_transfer((size, size), defocus, wavelength=wavelength, pixel_size=pixel_size)
+    return _unit_power(from_far_field(amplitude * wavefront))
+
+
+def gaussian_beam(size: int, *, fwhm: float, curvature: float = 0.0) -> NDArray[np.complex64]:
+    """Gaussian beam: intensity of `fwhm` pixels full width at half maximum, phase `curvature` * r^2 (rad per pixel^2)."""
+    squared = radius_map((size, size)) ** 2
+    return _unit_power(np.exp((-2 * np.log(2) / fwhm**2 + 1j * curvature) * squared))
+
+
+def incoherent_modes(
+    beam: NDArray[np.complexfloating], powers: Sequence[float], *, distance: float = 1.0
+) -> NDArray[np.complex64]:
+    """Mutually incoherent modes (len(powers), N, N) of one beam (N, N), orthogonal, mode k with power powers[k].
+
+    Stated model: a source that moves (vibration, finite size) lights the sample with shifted copies of one coherent
+    beam. The copies, the beam itself first, then `distance` pixels right, down, left, up, twice as far and so on, are
+    orthogonalised in that order (Gram-Schmidt, by QR), so the first mode is the beam and the next resemble its
+    derivatives. Far fields keep the beam's support. Powers are used as given, not normalised.
+    """
+    directions = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
+    turns = np.arange(len(powers) - 1)
+    offsets = np.vstack([np.zeros((1, 2)), directions[turns % 4] * (distance * (turns // 4 + 1))[:, None]])
+    copies = shift(beam.astype(np.complex128), offsets).reshape(len(powers), -1)
+    orthonormal, triangle = np.linalg.qr(copies.T)
+    # QR leaves the phase of each vector open; the first mode shall be the beam itself.
+    phases = np.exp(1j * np.angle(np.diag(triangle)))
+    modes = (orthonormal * phases).T.reshape(len(powers), *beam.shape)
+    return (modes * np.sqrt(np.asarray(powers))[:, None, None]).astype(np.complex64)
+
+
+def scale_to_counts(probe: NDArray[np.complexfloating], counts: float) -> NDArray[np.complex64]:
+    """`probe` (modes, N, N) with |probe|^2 summing over all modes and pixels to `counts`."""
+    power = np.sum(np.abs(probe) ** 2, dtype=np.float64)
+    return (probe * np.sqrt(counts / power)).astype(np.complex64)
+
+
+def intensity(probe: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """|probe|^2 summed over the modes: (modes, N, N) or (N, N) to (N, N)."""
+    power = np.abs(probe).astype(np.float64) ** 2
+    return power.reshape(-1, *probe.shape[-2:]).sum(axis=0)
+
+
+def rms_radius(image: NDArray[np.floating]) -> float:
+    """Root-mean-square distance from the centre of mass of a non-negative image, in pixels."""
+    rows, columns = np.indices(image.shape, sparse=True)
+    total = image.sum()
+    centre = (image * rows).sum() / total, (image * columns).sum() / total
+    squared = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2
+    return float(np.sqrt((image * squared).sum() / total))
+
+
+def radial_profile(image: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mean of an image over rings one pixel wide about [H//2, W//2]; entry r covers radii r - 0.5 to r + 0.5."""
+    rings = np.rint(radius_map((image.shape[0], image.shape[1]))).astype(int).ravel()
+    return np.bincount(rings, image.ravel()) / np.bincount(rings)
+
+
+def far_field_intensity(probe: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """What the detector would see without a sample, (N, N)."""
+    return intensity(far_field(probe))
+
+
+def _unit_power(beam: NDArray[np.complexfloating]) -> NDArray[np.complex64]:
+    return (beam / np.linalg.norm(beam)).astype(np.complex64)

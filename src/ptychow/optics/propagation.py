@@ -1,0 +1,92 @@
+"""Wave propagation and Fourier resampling on (..., H, W) arrays whose origin is pixel [H//2, W//2].
+
+Source of the formulas: J. W. Goodman, Introduction to Fourier Optics, chapters 3-5. The transform is orthonormal with
+exp(-2 pi i q x); forward propagation is exp(+i k z). complex64 stays complex64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import ArrayLike, NDArray
+
+AXES = (-2, -1)
+Wave = NDArray[np.complexfloating[Any, Any]]
+
+
+def far_field(exit_wave: Wave) -> Wave:
+    """Far field of an exit wave, (..., H, W): zero frequency at [H//2, W//2], total power kept."""
+    centred = scipy.fft.ifftshift(exit_wave, axes=AXES)
+    return scipy.fft.fftshift(scipy.fft.fft2(centred, norm="ortho"), axes=AXES)
+
+
+def from_far_field(field: Wave) -> Wave:
+    """The wave whose `far_field` is `field`."""
+    centred = scipy.fft.ifftshift(field, axes=AXES)
+    return scipy.fft.fftshift(scipy.fft.ifft2(centred, norm="ortho"), axes=AXES)
+
+
+def radius_map(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Distance of every pixel from [H//2, W//2], in pixels, (H, W)."""
+    rows, columns = np.indices(shape, sparse=True)
+    return np.hypot(rows - shape[0] // 2, columns - shape[1] // 2)
+
+
+def defocus_transfer(
+    shape: tuple[int, int], distance: float, *, wavelength: float, pixel_size: float, paraxial: bool = True
+) -> NDArray[np.complex128]:
+    """Transfer function of free space over `distance`, on the centred frequency grid of `shape`.
+
+    distance, wavelength, pixel_size: metres. Paraxial (Fresnel): exp(-i pi wavelength distance q^2), Goodman eq. 4-21.
+    Otherwise the angular spectrum, exp(2 pi i distance (sqrt(1/wavelength^2 - q^2) - 1/wavelength)), eq. 3-70, without
+    the evanescent waves. The common phase of the axial ray is left out of both.
+    """
+    rows, columns = (scipy.fft.fftshift(scipy.fft.fftfreq(size, pixel_size)) for size in shape)
+    squared = rows[:, None] ** 2 + columns[None, :] ** 2
+    if paraxial:
+        return np.exp(-1j * np.pi * wavelength * distance * squared)
+    axial_squared = wavelength**-2 - squared
+    path = np.sqrt(np.maximum(axial_squared, 0)) - 1 / wavelength
+    return np.where(axial_squared > 0, np.exp(2j * np.pi * distance * path), 0)
+
+
+def propagate(wave: Wave, distance: float, *, wavelength: float, pixel_size: float, paraxial: bool = True) -> Wave:
+    """The wave `distance` metres downstream (negative: upstream) on the same grid; see `defocus_transfer`."""
+    transfer = defocus_transfer(
+        wave.shape[-2:], distance, wavelength=wavelength, pixel_size=pixel_size, paraxial=paraxial
+    )
+    return from_far_field(far_field(wave) * transfer.astype(wave.dtype))
+
+
+def fourier_resample(image: Wave, shape: tuple[int, int]) -> Wave:
+    """`image` (..., h, w) at `shape` samples over the same field of view, by cropping or padding its spectrum.
+
+    Values are kept (a constant stays that constant), a constant phase per pixel is not invented: pixel [0, 0] stays
+    where it was, pixel i of a halved grid is pixel 2 i of the full one. The spectrum wraps: an image that is not
+    periodic rings at its border.
+    """
+    spectrum = scipy.fft.fft2(image)
+    for axis, size in zip(AXES, shape, strict=True):
+        old = spectrum.shape[axis]
+        kept = min(old, size)
+        frequencies = np.arange(kept) - kept // 2
+        resized = np.zeros((*spectrum.shape[:axis], size, *spectrum.shape[axis:][1:]), spectrum.dtype)
+        source, target = [slice(None)] * spectrum.ndim, [slice(None)] * spectrum.ndim
+        source[axis], target[axis] = frequencies % old, frequencies % size  # type: ignore[call-overload]
+        resized[tuple(target)] = spectrum[tuple(source)]
+        spectrum = resized * (size / old)
+    return scipy.fft.ifft2(spectrum)
+
+
+def shift(image: Wave, offset: ArrayLike) -> Wave:
+    """`image` (..., H, W) moved by `offset` (..., 2) pixels (down, right), sub-pixel and exact for band-limited images.
+
+    Several offsets (n, 2) move one image (H, W) to (n, H, W). What leaves on one side enters on the other.
+    """
+    height, width = image.shape[-2:]
+    offsets = np.asarray(offset, np.float64)[..., None, None]
+    ramp = offsets[..., 0, :, :] * scipy.fft.fftfreq(height)[:, None]
+    ramp = ramp + offsets[..., 1, :, :] * scipy.fft.fftfreq(width)[None, :]
+    return scipy.fft.ifft2(scipy.fft.fft2(image) * np.exp(-2j * np.pi * ramp).astype(image.dtype))

@@ -1,0 +1,264 @@
+"""Scan: the one container for what was measured (and, where known, what the truth or the labels are).
+
+Conventions (docs/conventions.md): arrays are (row, column); frames (N, H, W) with zero frequency at [H//2, W//2] once
+prepared; positions (N, 2) are of the probe centre, which is pixel [H//2, W//2] of the probe array; what is not known is
+None and stays None.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError
+
+PositionUnit = Literal["m", "px"]
+
+
+class Frames(Protocol):
+    """A stack of equal images (N, H, W) that may still lie on disk. A numpy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[Any]:
+        """Frames of an integer (H, W), a slice, or an integer index array in any order (n, H, W)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some frames of a stack, still lazy."""
+
+    frames: Frames
+    indices: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, H, W)."""
+        return (len(self.indices), *self.frames.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values."""
+        return self.frames.dtype
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As `Frames`."""
+        return self.frames[self.indices[index]]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Far-field geometry in metres. What is unknown is None: nothing is invented.
+
+    `pixel_size` is the object pixel, wavelength * distance / (N * detector_pixel) for frames of N x N pixels; it may be
+    known without the other three (published data often state only that).
+    """
+
+    wavelength: float | None = None
+    distance: float | None = None
+    detector_pixel: float | None = None
+    pixel_size: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("wavelength", "distance", "detector_pixel", "pixel_size"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError("not a length", field=name, found=value, expected="a positive number of metres, or nothing")
+
+    def derive_pixel_size(self, frame_size: int) -> Geometry:
+        """Fill in `pixel_size` for square frames of `frame_size` pixels where the other three lengths are known.
+
+        Raises InputError where a pixel size is given that contradicts them by more than 1 %.
+        """
+        if self.wavelength is None or self.distance is None or self.detector_pixel is None:
+            return self
+        derived = self.wavelength * self.distance / (frame_size * self.detector_pixel)
+        if self.pixel_size is not None and abs(self.pixel_size / derived - 1) > 0.01:
+            raise InputError(
+                "contradicts wavelength x distance / (frame size x detector pixel)",
+                field="pixel_size",
+                found=f"{self.pixel_size:.4g} m",
+                expected=f"{derived:.4g} m",
+                remedy="Correct the wrong length in the file, or remove it",
+            )
+        return replace(self, pixel_size=derived)
+
+
+@dataclass(frozen=True)
+class ObjectImage:
+    """A complex transmission on the scan's object-pixel grid, and where it lies.
+
+    image: (rows, columns) complex64, amplitude * exp(+i phase).
+    origin: position, in object pixels of the scan's frame, of pixel [0, 0]; position p lies at index p - origin.
+    source: how it came about, in words ("simulation", "LSQML, 40 epochs", "network w3 ...").
+    """
+
+    image: NDArray[np.complex64]
+    origin: tuple[float, float]
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 2 or not np.iscomplexobj(self.image):
+            raise InputError(
+                "not a complex image",
+                field="object",
+                found=f"{self.image.dtype} {self.image.shape}",
+                expected="complex, (rows, columns)",
+            )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A ptychography scan.
+
+    frames: (N, H, W) counts, lazy (`Frames`); integer or floating point, as stored.
+    positions: (N, 2) float64, (y, x) of the probe centre in `position_unit`: "m", or "px" (object pixels).
+    geometry: `Geometry`.
+    mask: (H, W) bool, True where the detector can be believed, or None where nothing is known.
+    saturation: counts at and above this value are not to be believed, or None.
+    probe: (modes, H, W) complex64, mutually incoherent, |probe|^2 summing to the mean counts of a frame.
+    object: truth or labels, see `ObjectImage.source`.
+    label_patches: (N, h, w) complex patch of each frame, for data sets that come with patches instead of an object.
+    nominal_positions: (N, 2) as commanded, in the same unit, where `positions` have been corrected.
+    raster: (lines, points per line) where the frames lie on a regular raster in that order.
+    name: what to call it in messages and pictures (the file name).
+    metadata: provenance, strings only; written and read back by the formats.
+
+    Raises InputError where the parts do not fit together.
+    """
+
+    frames: Frames
+    positions: NDArray[np.float64]
+    position_unit: PositionUnit = "px"
+    geometry: Geometry = field(default_factory=Geometry)
+    mask: NDArray[np.bool_] | None = None
+    saturation: float | None = None
+    probe: NDArray[np.complex64] | None = None
+    object: ObjectImage | None = None
+    label_patches: Frames | None = None
+    nominal_positions: NDArray[np.float64] | None = None
+    raster: tuple[int, int] | None = None
+    name: str = "scan"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        object.__setattr__(self, "positions", np.asarray(self.positions, np.float64))
+        height, width = self.frames.shape[1:]
+        if height == width:
+            object.__setattr__(self, "geometry", self.geometry.derive_pixel_size(height))
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(H, W) of a frame."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+    @cached_property
+    def positions_px(self) -> NDArray[np.float64]:
+        """Positions in object pixels, (N, 2). Raises InputError where they are in metres and the pixel is unknown."""
+        return self.to_pixels(self.positions)
+
+    def to_pixels(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions given in this scan's unit, in object pixels."""
+        if self.position_unit == "px":
+            return positions
+        if self.geometry.pixel_size is None:
+            raise InputError(
+                "positions are in metres but the object's pixel size is unknown",
+                file=self.name,
+                field="pixel_size",
+                remedy="Give it (--pixel-size-nm), or wavelength, distance and detector pixel",
+            )
+        return positions / self.geometry.pixel_size
+
+    def select(self, indices: NDArray[Any]) -> Scan:
+        """The scan of the frames at `indices` (integers or a boolean mask), still lazy."""
+        chosen = np.arange(len(self))[indices]
+        return replace(
+            self,
+            frames=Subset(self.frames, chosen),
+            positions=self.positions[chosen],
+            label_patches=None if self.label_patches is None else Subset(self.label_patches, chosen),
+            nominal_positions=None if self.nominal_positions is None else self.nominal_positions[chosen],
+            raster=None,
+        )
+
+    def batches(self, size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """(indices, frames) of at most `size` frames at a time, in order."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield np.arange(start, stop), self.frames[start:stop]
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex, 16 digits) of shape, dtype, positions and up to 16 frames: tells data sets apart cheaply."""
+        digest = hashlib.sha256(f"{self.frames.shape}{self.frames.dtype}{self.position_unit}".encode())
+        digest.update(np.ascontiguousarray(self.positions).tobytes())
+        for index in np.unique(np.linspace(0, len(self) - 1, 16).astype(int)):
+            digest.update(np.ascontiguousarray(self.frames[int(index)]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _check(scan: Scan) -> None:
+    """Raise InputError for the first part of the scan that does not fit."""
+
+    def require(condition: bool, part: str, found: Any, expected: Any, remedy: str | None = None) -> None:
+        if not condition:
+            raise InputError("does not fit", file=scan.name, field=part, found=found, expected=expected, remedy=remedy)
+
+    shape = tuple(scan.frames.shape)
+    require(len(shape) == 3, "frames", f"shape {shape}", "three dimensions (frames, rows, columns)")
+    require(min(shape) > 0, "frames", f"shape {shape}", "at least one frame of at least one pixel")
+    kind = np.dtype(scan.frames.dtype).kind
+    require(kind in "uif", "frames", f"dtype {scan.frames.dtype}", "integers or floating-point counts")
+    count, frame_shape = shape[0], shape[1:]
+    for name in ("positions", "nominal_positions"):
+        positions = getattr(scan, name)
+        if positions is None:
+            continue
+        require(np.ndim(positions) == 2 and np.shape(positions)[1] == 2, name, f"shape {np.shape(positions)}", "(N, 2)")
+        require(
+            len(positions) == count,
+            name,
+            f"{len(positions)} positions for {count} frames",
+            "as many as frames",
+            "Drop the frames without a position (or the reverse) in the file",
+        )
+        bad = ~np.isfinite(positions).all(axis=1)
+        require(
+            not bad.any(),
+            name,
+            f"{bad.sum()} not finite (first at index {bad.argmax()})",
+            "finite numbers",
+            "Remove these points from the file, or interpolate their positions",
+        )
+    require(scan.position_unit in ("m", "px"), "position_unit", scan.position_unit, "m or px")
+    if scan.mask is not None:
+        require(scan.mask.shape == frame_shape, "mask", f"shape {scan.mask.shape}", f"the frames' {frame_shape}")
+        require(scan.mask.dtype == np.bool_, "mask", f"dtype {scan.mask.dtype}", "bool, True where good")
+        require(bool(scan.mask.any()), "mask", "every pixel bad", "some good pixels", "Check the mask's meaning of 0 and 1")
+    if scan.probe is not None:
+        require(scan.probe.ndim == 3, "probe", f"shape {scan.probe.shape}", "(modes, H, W)")
+        require(np.iscomplexobj(scan.probe), "probe", f"dtype {scan.probe.dtype}", "complex")
+    if scan.label_patches is not None:
+        found = tuple(scan.label_patches.shape)
+        require(len(found) == 3 and found[0] == count, "label_patches", f"shape {found}", f"({count}, h, w)")
+    if scan.raster is not None:
+        require(scan.raster[0] * scan.raster[1] == count, "raster", scan.raster, f"lines x points = {count}")

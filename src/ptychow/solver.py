@@ -1,0 +1,384 @@
+"""The one door to the iterative engine: Pty-Chi's LSQML gives a scan its object and probe, the labels for training.
+
+LSQML: Odstrcil, Menzel and Guizar-Sicairos, "Iterative least-squares solver for generalized maximum-likelihood
+ptychography", Optics Express 26, 3108 (2018). Pty-Chi keeps its positions relative to an object-array point, its far field
+is an FFT without normalisation and without shifts, and it changes settings of the whole process: everything of that kind is
+translated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError, MissingExtraError, PtychoWError
+from ptychow.scan import ObjectImage, Scan
+
+if TYPE_CHECKING:
+    import torch
+
+OnEpoch = Callable[[int, float], None]
+
+# Pixels of the object array beyond the outermost patches, so that sub-pixel shifts never leave it.
+MARGIN = 2
+# Arrays of (batch, modes, H, W) complex64 that an LSQML step holds at once, and of the object's size (measured).
+WORKING_COPIES, OBJECT_COPIES = 20, 16
+SECONDARY_POWER = 0.02
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What `label` gives.
+
+    scan: the scan with `object` (ObjectImage in the scan's own object pixels) and `probe` (modes, H, W) replaced.
+    errors: per epoch, the relative amplitude error sqrt(sum (|far field| - sqrt(counts))^2 / sum counts) over the pixels
+        that are believed: 0 is perfect, 1 is what an empty prediction scores.
+    seconds: wall time of the epochs.
+    notes: what was assumed or left out, in words.
+    """
+
+    scan: Scan
+    errors: tuple[float, ...]
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def label(
+    scan: Scan,
+    *,
+    epochs: int = 40,
+    batch_size: int = 64,
+    probe_modes: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    on_epoch: OnEpoch | None = None,
+) -> Labelled:
+    """Reconstruct object and probe of a scan iteratively (LSQML), from an object that is 1 everywhere.
+
+    probe_modes: mutually incoherent modes to reconstruct; by default as many as the scan's probe has (1 without a probe).
+    device: "auto", "cpu", "cuda" or "xpu". seed: order of the frames in the batches.
+    on_epoch: called with (epoch, error) after every epoch, error as in `Labelled.errors`.
+
+    The product of object and probe is all that is measured; the factor between them is fixed so that the probe alone
+    would give the mean counts of a frame: |probe|^2, all modes, sums to them.
+
+    Raises MissingExtraError without Pty-Chi, InputError where the scan cannot be used or does not fit into memory,
+    PtychoWError where the reconstruction diverges.
+    """
+    try:
+        import ptychi  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Iterative reconstruction (Pty-Chi)", "solver") from None
+
+    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("probe_modes", probe_modes)):
+        if number is not None and number < 1:
+            raise InputError("too few", field=name, found=number, expected="1 or more")
+    device = choose_device(device)
+    start = _start_probe_shape(scan, probe_modes)
+    origin, shape = object_frame(scan)
+    _require_memory(scan, shape, min(batch_size, len(scan)), start[0])
+
+    frames, good, notes = _load_frames(scan)
+    mean_pattern = frames.mean(axis=0, dtype=np.float64)
+    probe, probe_notes = _start_probe(scan, start[0], mean_pattern, good)
+
+    task = _Task(frames, good, scan.positions_px, origin, shape, probe, batch_size, device, seed)
+    began = time.perf_counter()
+    image, probe, errors = task.run(epochs, on_epoch, scan.name)
+    seconds = time.perf_counter() - began
+
+    factor = power_factor(probe, mean_pattern, good)
+    how = f"LSQML (Pty-Chi {_version()}), {epochs} epochs, batch {batch_size}, {len(probe)} probe mode(s), seed {seed}"
+    found = ObjectImage((image / factor).astype(np.complex64), origin, how)
+    labelled = replace(scan, object=found, probe=(probe * factor).astype(np.complex64))
+    return Labelled(labelled, tuple(errors), seconds, (*notes, *probe_notes))
+
+
+def object_frame(scan: Scan) -> tuple[tuple[float, float], tuple[int, int]]:
+    """Origin (whole object pixels) and shape of the smallest object array that holds every patch, with `MARGIN`."""
+    half, size = np.array(scan.frame_shape) // 2, np.array(scan.frame_shape)
+    first = np.floor(scan.positions_px.min(axis=0))
+    last = np.floor(scan.positions_px.max(axis=0))
+    rows, columns = (last - first + size + 2 * MARGIN).astype(int).tolist()
+    row, column = (first - half - MARGIN).tolist()
+    return (row, column), (rows, columns)
+
+
+def power_factor(probe: NDArray[Any], mean_pattern: NDArray[Any], good: NDArray[np.bool_]) -> float:
+    """Factor on `probe` (modes, H, W) that gives its far field as many counts on the good pixels as `mean_pattern`.
+
+    `mean_pattern` and `good` (H, W) have zero frequency at [0, 0]. Without bad pixels |probe|^2 then sums to the counts.
+    """
+    predicted = (np.abs(np.fft.fft2(probe, norm="ortho")) ** 2).sum(axis=0)
+    return float(np.sqrt(mean_pattern[good].sum() / predicted[good].sum()))
+
+
+def add_modes(probe: NDArray[Any], count: int) -> NDArray[np.complex64]:
+    """`probe` (modes, H, W) with weak modes added until there are `count`; the total power stays.
+
+    The new ones are the first mode times x^m y^n under a Gaussian of its own width (as Pty-Chi and PtychoShelves start
+    theirs), orthogonal to all others, each with `SECONDARY_POWER` of the total power.
+    """
+    missing = count - len(probe)
+    intensity = np.abs(probe[0]) ** 2
+    axes = []
+    for axis, length in enumerate(intensity.shape):
+        profile = intensity.sum(axis=1 - axis)
+        centre = np.average(np.arange(length), weights=profile)
+        width = np.sqrt(np.average((np.arange(length) - centre) ** 2, weights=profile)) or 1.0
+        axes.append((np.arange(length) - centre) / width)
+    y, x = np.meshgrid(*axes, indexing="ij")
+    powers = [(order - n, n) for order in range(1, missing + 1) for n in range(order + 1)][:missing]
+    envelope = probe[0] * np.exp(-(x**2 + y**2) / 2)
+    basis = np.stack([*probe, *(x**m * y**n * envelope for m, n in powers)]).reshape(count, -1)
+    new = np.linalg.qr(basis.T)[0].T[len(probe) :].reshape(missing, *intensity.shape)
+    total = float((np.abs(probe) ** 2).sum())
+    kept = probe * np.sqrt(1 - SECONDARY_POWER * missing)
+    return np.concatenate([kept, new * np.sqrt(SECONDARY_POWER * total)]).astype(np.complex64)
+
+
+def choose_device(name: str) -> str:
+    """"cpu", "cuda" or "xpu" for `name`, which may be "auto". Raises InputError where it is not there."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available, "xpu": torch.xpu.is_available, "cpu": lambda: True}
+    if name == "auto":
+        return next(device for device, available in there.items() if available())
+    if name not in there or not there[name]():
+        found = [device for device, available in there.items() if available()]
+        raise InputError("not available to Pty-Chi here", field="device", found=name, expected=", ".join(["auto", *found]))
+    return name
+
+
+def _start_probe_shape(scan: Scan, modes: int | None) -> tuple[int, int, int]:
+    """(modes, H, W) of the probe to reconstruct. Raises InputError where frames or probe do not allow one."""
+    height, width = scan.frame_shape
+    if height != width:
+        remedy = "Crop or pad the frames to a square: otherwise the object pixel differs between rows and columns"
+        raise InputError("not square", file=scan.name, field="frames", found=f"{height} x {width}", remedy=remedy)
+    if scan.probe is not None and scan.probe.shape[1:] != scan.frame_shape:
+        found, expected = scan.probe.shape[1:], scan.frame_shape
+        raise InputError("differs from the frames", file=scan.name, field="probe", found=found, expected=expected)
+    given = 1 if scan.probe is None else len(scan.probe)
+    if modes is not None and modes * SECONDARY_POWER >= 0.5:
+        raise InputError("too many", field="probe_modes", found=modes, expected=f"below {0.5 / SECONDARY_POWER:.0f}")
+    return modes or given, height, width
+
+
+def _start_probe(
+    scan: Scan, count: int, mean_pattern: NDArray[Any], good: NDArray[np.bool_]
+) -> tuple[NDArray[np.complex64], list[str]]:
+    """Starting probe (count, H, W), scaled to the counts, and what was assumed."""
+    notes = []
+    if scan.probe is None:
+        probe = np.fft.fftshift(np.fft.ifft2(np.sqrt(mean_pattern), norm="ortho"))[None]
+        notes.append("no probe in the scan: started from the inverse Fourier transform of the root mean pattern")
+    else:
+        probe = scan.probe
+    if not (np.isfinite(probe).all() and np.abs(probe).any()):
+        raise InputError("zero or not finite", file=scan.name, field="probe", remedy="Remove it, and one is estimated")
+    if count < len(probe):
+        strongest = np.argsort(-(np.abs(probe) ** 2).sum(axis=(1, 2)), kind="stable")[:count]
+        notes.append(f"kept the {count} strongest of {len(probe)} probe modes")
+        probe = probe[strongest]
+    elif count > len(probe):
+        notes.append(f"added {count - len(probe)} weak probe mode(s), orthogonal to the first {len(probe)}")
+        probe = add_modes(probe, count)
+    return (probe * power_factor(probe, mean_pattern, good)).astype(np.complex64), notes
+
+
+def _require_memory(scan: Scan, shape: tuple[int, int], batch: int, modes: int) -> None:
+    """Raise InputError where Pty-Chi, which wants all frames at once, would not fit into the memory that is free."""
+    import psutil
+
+    pixels = int(np.prod(scan.frame_shape))
+    needed = 4 * len(scan) * pixels + 8 * (WORKING_COPIES * batch * modes * pixels + OBJECT_COPIES * shape[0] * shape[1])
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"does not fit into memory ({len(scan)} frames of {scan.frame_shape[0]} x {scan.frame_shape[1]}, "
+            f"object of {shape[0]} x {shape[1]})",
+            file=scan.name,
+            field="frames",
+            found=f"{needed / 2**30:.1f} GiB needed",
+            expected=f"at most the {free / 2**30:.1f} GiB that are free",
+            remedy="Label a part of the scan, crop or bin the frames, or check that the positions are in the right unit",
+        )
+
+
+def _load_frames(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """All frames as float32 (N, H, W) and the good pixels (H, W), both with zero frequency at [0, 0]; and notes.
+
+    Bad pixels are set to 0. A pixel that saturates in any frame is bad: Pty-Chi takes one mask for all frames.
+    """
+    good = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask.copy()
+    masked = int(good.size - good.sum())
+    frames = np.empty(scan.frames.shape, np.float32)
+    for indices, batch in scan.batches(256):
+        if scan.saturation is not None:
+            good &= ~(batch >= scan.saturation).any(axis=0)
+        frames[indices] = batch
+    saturated = int(good.size - good.sum()) - masked
+    if not good.any():
+        raise InputError("every pixel saturates in some frame", file=scan.name, field="saturation", found=scan.saturation)
+    frames[:, ~good] = 0
+    for problem, wrong in (("not finite", ~np.isfinite(frames)), ("negative", frames < 0)):
+        if wrong.any():
+            where = np.unravel_index(int(wrong.argmax()), frames.shape)
+            raise InputError(
+                f"{int(wrong.sum())} {problem} value(s) in unmasked pixels",
+                file=scan.name,
+                field="frames",
+                found=f"the first in frame {where[0]}, pixel ({where[1]}, {where[2]})",
+                expected="counts of zero or more",
+                remedy="Mask these pixels, or repair the file",
+            )
+    if not frames.any():
+        raise InputError("all zero", file=scan.name, field="frames", expected="some counts")
+    notes = [f"{masked} masked pixel(s) left out"] if masked else []
+    notes += [f"{saturated} pixel(s) that saturate in some frame left out"] if saturated else []
+    for indices, _ in scan.batches(256):
+        frames[indices] = np.fft.ifftshift(frames[indices], axes=(1, 2))
+    return frames, np.fft.ifftshift(good), notes
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("ptychi")
+
+
+@dataclass
+class _Task:
+    """One Pty-Chi task, in our conventions.
+
+    frames, good: zero frequency at [0, 0]. positions: (N, 2) probe centres in object pixels. origin, shape: of the object
+    array. probe: (modes, H, W) for the orthonormal transform.
+    """
+
+    frames: NDArray[np.float32]
+    good: NDArray[np.bool_]
+    positions: NDArray[np.float64]
+    origin: tuple[float, float]
+    shape: tuple[int, int]
+    probe: NDArray[np.complex64]
+    batch_size: int
+    device: str
+    seed: int
+
+    def run(
+        self, epochs: int, on_epoch: OnEpoch | None, name: str
+    ) -> tuple[NDArray[np.complex64], NDArray[np.complex64], list[float]]:
+        """Object (rows, columns), probe (modes, H, W) and the error of each epoch."""
+        import torch
+        from ptychi.api.task import PtychographyTask
+
+        height, width = self.frames.shape[1:]
+        unit = np.sqrt(height * width)  # Pty-Chi's transform is not normalised
+        centre = self.positions.mean(axis=0)
+        y, x = (self.positions - centre).T
+        with _untouched_process(self.device), self._explained_failures(name):
+            task = PtychographyTask(
+                self._options(centre),
+                diffraction_data=torch.from_numpy(self.frames),
+                object_data=np.ones((1, *self.shape), np.complex64),
+                probe_data=self.probe[None] / unit,
+                probe_position_y_px=y,
+                probe_position_x_px=x,
+                valid_pixel_mask=self.good,
+            )
+            with task:
+                good = torch.from_numpy(self.good).to(self.device)
+                task.reconstructor.loss_tracker.metric_function = _SquaredError(good)
+                task.reconstructor.dataloader.generator.manual_seed(self.seed)
+                errors = []
+                for epoch in range(1, epochs + 1):
+                    task.run(1)
+                    errors.append(float(task.reconstructor.loss_tracker.table.loss.iloc[-1]) ** 0.5)
+                    if not errors[-1] < 1:
+                        raise PtychoWError(
+                            f"{name}: the iterative reconstruction diverged in epoch {epoch} (error {errors[-1]:.3g}, an "
+                            "empty prediction has 1). Check positions, probe and mask with `ptychow inspect`"
+                        )
+                    if on_epoch is not None:
+                        on_epoch(epoch, errors[-1])
+                image = task.get_data_to_cpu("object", as_numpy=True)[0]
+                probe = task.get_data_to_cpu("probe", as_numpy=True)[0] * unit
+        if not (np.isfinite(image).all() and np.isfinite(probe).all()):
+            raise PtychoWError(f"{name}: the iterative reconstruction diverged (not finite after {epochs} epochs)")
+        return image, probe, errors
+
+    def _options(self, centre: NDArray[np.float64]) -> Any:
+        """LSQML as it works on measured scans: our probe scale (theirs costs an epoch), everything else as Pty-Chi has it."""
+        from ptychi.api import Devices, ObjectPosOriginCoordsMethods
+        from ptychi.api.options.lsqml import LSQMLOptions
+
+        options = LSQMLOptions()
+        options.data_options.fft_shift = False
+        reconstructor = options.reconstructor_options
+        reconstructor.batch_size = min(self.batch_size, len(self.frames))
+        reconstructor.default_device = Devices.CPU if self.device == "cpu" else Devices.GPU
+        reconstructor.rescale_probe_intensity_in_first_epoch = False
+        # Pty-Chi's patch of a position starts (H - 1)/2 before it, ours H//2.
+        size = np.array(self.frames.shape[1:])
+        reference = centre - np.array(self.origin) + (size - 1) / 2 - size // 2
+        options.object_options.position_origin_coords = reference.tolist()
+        options.object_options.determine_position_origin_coords_by = ObjectPosOriginCoordsMethods.SPECIFIED
+        return options
+
+    @contextmanager
+    def _explained_failures(self, name: str) -> Iterator[None]:
+        """Turn what torch raises into one clear line."""
+        import torch
+
+        try:
+            yield
+        except torch.linalg.LinAlgError as error:
+            raise PtychoWError(f"{name}: the iterative reconstruction diverged ({error})") from error
+        except torch.OutOfMemoryError as error:
+            remedy = "use a smaller batch, fewer probe modes, or --device cpu"
+            raise PtychoWError(f"{name}: {self.device} ran out of memory: {remedy}") from error
+
+
+class _SquaredError:
+    """Squared relative amplitude error of a batch over the good pixels (Pty-Chi's own measure ignores the mask)."""
+
+    def __init__(self, good: torch.Tensor) -> None:
+        self.good = good
+
+    def __call__(self, predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+        """Of intensities (batch, H, W)."""
+        difference = (predicted.sqrt() - measured.sqrt()) * self.good
+        return (difference**2).sum() / measured.sum().clamp(min=1e-12)
+
+
+@contextmanager
+def _untouched_process(device: str) -> Iterator[None]:
+    """Give back what a Pty-Chi task changes for the whole process: torch's default device and dtype, root logging."""
+    import torch
+    from ptychi.device import get_torch_accelerator_module, set_torch_accelerator_module
+
+    default_device, dtype, module = torch.get_default_device(), torch.get_default_dtype(), get_torch_accelerator_module()
+    root, own = logging.getLogger(), logging.getLogger("ptychi")
+    level = own.level
+    # With a handler present, logging.info() and the like do not install one of their own.
+    silent = logging.NullHandler()
+    root.addHandler(silent)
+    own.setLevel(logging.ERROR)
+    set_torch_accelerator_module(torch.xpu if device == "xpu" else torch.cuda)
+    try:
+        yield
+    finally:
+        set_torch_accelerator_module(module)
+        own.setLevel(level)
+        root.removeHandler(silent)
+        torch.set_default_dtype(dtype)
+        # None, not "cpu", which would leave a function mode installed.
+        torch.set_default_device(None if default_device.type == "cpu" else default_device)

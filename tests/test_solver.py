@@ -1,0 +1,274 @@
+"""The iterative engine behind `label`: it finds a simulated object where it lies, and leaves the process as it was."""
+
+import builtins
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychow.errors import InputError, MissingExtraError, PtychoWError
+from ptychow.scan import ObjectImage, Scan
+from ptychow.solver import SECONDARY_POWER, add_modes, choose_device, label, object_frame, power_factor
+
+pytest.importorskip("ptychi")
+torch = pytest.importorskip("torch")
+
+SIZE, COUNTS = 32, 2e5
+
+
+def smooth_object(shape, seed):
+    """A random complex transmission without structure finer than the patches resolve, and without any symmetry."""
+    rng = np.random.default_rng(seed)
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), indexing="ij"))
+    noise = [np.fft.ifft2(np.fft.fft2(rng.normal(size=shape)) * np.exp(-((radius / 0.07) ** 2))).real for _ in range(2)]
+    phase, absorption = (part / part.std() for part in noise)
+    return np.exp(0.4j * phase - 0.03 * np.abs(absorption))
+
+
+def sample(image, origin, position, size):
+    """Patch of `image` at a whole-pixel probe centre."""
+    row, column = (np.asarray(position) - origin - size // 2).astype(int)
+    return image[row : row + size, column : column + size]
+
+
+def simulate(size=SIZE, step=4.0, points=11, offset=(137.0, -41.0), seed=0, detector=None):
+    """A small scan with its truth; positions are whole pixels, so that patches need no interpolation.
+
+    The far field is an explicit matrix transform with centred indices: an oracle independent of any FFT shift.
+    """
+    rng = np.random.default_rng(seed)
+    grid = np.arange(points) * step
+    positions = np.round(np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2) + rng.uniform(-1.5, 1.5, (points**2, 2)))
+    positions += offset
+    origin = positions.min(axis=0) - size // 2 - 3
+    shape = (np.ptp(positions, axis=0) + size + 7).astype(int)
+    truth = smooth_object(tuple(shape), seed)
+    axis = np.arange(size) - size // 2
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    probe = np.exp(-((y - 1) ** 2 / 2 + (x + 2) ** 2 / 2.5) / (size / 7) ** 2 + 0.02j * (y**2 + 0.7 * x**2) + 0.01j * y * x)
+    probe *= np.sqrt(COUNTS / (np.abs(probe) ** 2).sum())
+    transform = np.exp(-2j * np.pi * np.outer(axis, axis) / size) / np.sqrt(size)
+    patches = np.stack([sample(truth, origin, position, size) for position in positions])
+    frames = rng.poisson(np.abs(transform @ (probe * patches) @ transform.T) ** 2).astype(np.uint16)
+    found = ObjectImage(truth.astype(np.complex64), tuple(origin), "simulation")
+    return Scan(frames, positions, object=found, probe=probe[None].astype(np.complex64), name="simulated")
+
+
+def blurred(probe):
+    """A first guess that is wrong by some defocus."""
+    frequency = np.fft.fftfreq(probe.shape[-1])
+    chirp = np.exp(8j * np.add.outer(frequency**2, frequency**2))
+    return np.fft.ifft2(np.fft.fft2(probe) * chirp).astype(np.complex64)
+
+
+def common_views(found: ObjectImage, truth: ObjectImage, margin):
+    """Both objects on the truth's grid by their origins alone, without the rim that few patches cover."""
+    shift = np.array(truth.origin) - found.origin
+    assert np.array_equal(shift, np.round(shift))
+    rows, columns = (slice(int(s) + margin, int(s) + n - margin) for s, n in zip(shift, truth.image.shape, strict=True))
+    return found.image[rows, columns], truth.image[margin:-margin, margin:-margin]
+
+
+def misfit(found, truth):
+    """1 - complex correlation: no alignment but the constant factor."""
+    return 1 - abs(np.vdot(found, truth)) / np.linalg.norm(found) / np.linalg.norm(truth)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate()
+
+
+@pytest.fixture(scope="module")
+def labelled(scan):
+    return label(replace(scan, probe=blurred(scan.probe)), epochs=60, batch_size=32, device="cpu")
+
+
+def test_finds_the_object_where_it_lies(scan, labelled):
+    from skimage.registration import phase_cross_correlation
+
+    found, truth = common_views(labelled.scan.object, scan.object, margin=SIZE // 2 + 3)
+    assert misfit(found, truth) < 0.005
+    constant = np.vdot(found, truth)
+    shift, *_ = phase_cross_correlation(np.angle(truth), np.angle(found * constant), upsample_factor=50)
+    assert np.abs(shift).max() < 0.1
+    for wrong in (found[::-1], found[:, ::-1], found.conj()):
+        assert misfit(wrong, truth) > 20 * misfit(found, truth)
+
+
+def test_fixes_the_factor_between_object_and_probe(scan, labelled):
+    mean_counts = scan.frames[:].sum(axis=(1, 2)).mean()
+    assert (np.abs(labelled.scan.probe) ** 2).sum() == pytest.approx(mean_counts, rel=1e-5)
+
+
+def test_says_what_it_did(labelled):
+    assert labelled.scan.object.source.startswith("LSQML (Pty-Chi ")
+    assert "60 epochs" in labelled.scan.object.source
+    assert len(labelled.errors) == 60
+    assert labelled.errors[-1] < 0.5 * labelled.errors[0]
+    assert labelled.seconds > 0
+
+
+@pytest.mark.parametrize("offset", [(0.5, 0.25), (1000.75, -2000.5)])
+def test_origin_does_not_depend_on_where_positions_start(scan, offset):
+    moved = label(replace(scan, positions=scan.positions + offset), epochs=15, batch_size=32, device="cpu").scan.object
+    whole = ObjectImage(moved.image, tuple(np.array(moved.origin) - np.floor(offset)), "")
+    found, truth = common_views(whole, scan.object, margin=SIZE // 2 + 3)
+    # The rest of the offset is a sub-pixel shift: undo it by its Fourier phase, blind to anything else.
+    rows, columns = (np.fft.fftfreq(n)[:, None] * part for n, part in zip(found.shape, np.mod(offset, 1), strict=True))
+    back = np.fft.ifft2(np.fft.fft2(found) * np.exp(2j * np.pi * (rows + columns.T)))
+    inner = (slice(4, -4), slice(4, -4))
+    assert misfit(back[inner], truth[inner]) < 0.5 * misfit(found[inner], truth[inner])
+
+
+def test_leaves_the_process_as_it_was(scan):
+    root, own = logging.getLogger(), logging.getLogger("ptychi")
+    before = (list(root.handlers), root.level, own.level, torch.get_default_device(), torch.get_default_dtype())
+    random_state = np.random.get_state()[1].copy(), torch.get_rng_state().clone()
+    torch.set_default_dtype(torch.float64)
+    try:
+        label(scan, epochs=1, device="cpu")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert before == (list(root.handlers), root.level, own.level, torch.get_default_device(), torch.get_default_dtype())
+    assert np.array_equal(random_state[0], np.random.get_state()[1])
+    assert torch.equal(random_state[1], torch.get_rng_state())
+
+
+def test_same_seed_same_object_other_seed_other_order(scan):
+    first, again, other = (label(scan, epochs=2, batch_size=16, device="cpu", seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.scan.object.image, again.scan.object.image)
+    assert first.errors == again.errors
+    assert not np.array_equal(first.scan.object.image, other.scan.object.image)
+
+
+def test_the_mask_keeps_bad_pixels_out(scan):
+    frames = scan.frames[:].astype(np.float32)
+    mask = np.ones((SIZE, SIZE), bool)
+    mask[SIZE // 2 + 2, 4:-4] = False
+    frames[:, ~mask] = np.nan
+    masked = label(replace(scan, frames=frames, mask=mask), epochs=25, batch_size=32, device="cpu")
+    believed = label(replace(scan, frames=np.nan_to_num(frames)), epochs=25, batch_size=32, device="cpu")
+    margin = SIZE // 2 + 3
+    error, error_believed = (misfit(*common_views(r.scan.object, scan.object, margin)) for r in (masked, believed))
+    assert error < 0.01
+    assert error < 0.2 * error_believed
+    assert masked.errors[-1] < believed.errors[-1]
+    assert any("24 masked" in note for note in masked.notes)
+
+
+def test_saturated_pixels_are_left_out(scan):
+    frames = scan.frames[:].copy()
+    frames[3, 0, 0] = 60000
+    result = label(replace(scan, frames=frames, saturation=60000.0), epochs=1, device="cpu")
+    assert any("1 pixel(s) that saturate" in note for note in result.notes)
+
+
+def test_odd_frames_and_no_probe():
+    odd = simulate(size=33, points=8)
+    result = label(replace(odd, probe=None), epochs=40, batch_size=16, device="cpu")
+    assert result.scan.probe.shape == (1, 33, 33)
+    assert any("no probe" in note for note in result.notes)
+    known = label(odd, epochs=40, batch_size=16, device="cpu")
+    assert misfit(*common_views(known.scan.object, odd.object, 19)) < 0.005
+
+
+def test_reports_every_epoch(scan):
+    seen = []
+    result = label(scan, epochs=3, device="cpu", on_epoch=lambda epoch, error: seen.append((epoch, error)))
+    assert seen == list(zip((1, 2, 3), result.errors, strict=True))
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_added_modes_are_orthogonal_weak_and_keep_the_power(scan, count):
+    probe = add_modes(scan.probe, count)
+    flat = probe.reshape(count, -1)
+    overlaps = flat.conj() @ flat.T
+    total = (np.abs(scan.probe) ** 2).sum()
+    assert np.trace(overlaps).real == pytest.approx(total, rel=1e-5)
+    assert np.abs(overlaps - np.diag(np.diag(overlaps))).max() < 1e-4 * total
+    assert np.allclose(np.diag(overlaps).real[1:], SECONDARY_POWER * total, rtol=1e-4)
+
+
+def test_modes_asked_for(scan):
+    more = label(scan, epochs=1, probe_modes=3, device="cpu")
+    assert more.scan.probe.shape == (3, SIZE, SIZE)
+    assert any("added 2" in note for note in more.notes)
+    fewer = label(more.scan, epochs=1, probe_modes=2, device="cpu")
+    assert fewer.scan.probe.shape == (2, SIZE, SIZE)
+    assert any("kept the 2 strongest of 3" in note for note in fewer.notes)
+
+
+def test_power_factor_against_parseval(scan):
+    pattern = np.fft.ifftshift(scan.frames[:].mean(axis=0))
+    factor = power_factor(scan.probe, pattern, np.ones((SIZE, SIZE), bool))
+    assert factor == pytest.approx(np.sqrt(pattern.sum() / (np.abs(scan.probe) ** 2).sum()), rel=1e-6)
+    # A pixel that is masked does not change the scale of a probe that explains the others.
+    good = np.ones((SIZE, SIZE), bool)
+    good[0, 0] = False
+    exact = (np.abs(np.fft.fft2(3 * scan.probe, norm="ortho")) ** 2).sum(axis=0)
+    assert power_factor(scan.probe, np.where(good, exact, 0), good) == pytest.approx(3, rel=1e-5)
+
+
+def test_object_frame_holds_every_patch(scan):
+    moved = replace(scan, positions=scan.positions + 0.3)
+    origin, shape = object_frame(moved)
+    starts = moved.positions_px - SIZE // 2 - origin
+    assert starts.min() >= 1
+    assert (np.array(shape) - np.ceil(starts.max(axis=0)) - SIZE).min() >= 1
+
+
+def changed(frames, index, value):
+    frames = frames.astype(np.float32)
+    frames[index] = value
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda s: {"frames": np.zeros_like(s.frames)}, {}, "all zero"),
+        (lambda s: {"frames": changed(s.frames, (2, 1, 5), np.nan)}, {}, r"1 not finite.*frame 2, pixel \(1, 5\)"),
+        (lambda s: {"frames": changed(s.frames, (4, 0, 0), -3)}, {}, "1 negative"),
+        (lambda s: {"frames": s.frames[:, :, :20], "probe": None}, {}, "not square"),
+        (lambda s: {"probe": s.probe[:, :16, :16]}, {}, "probe.*differs from the frames"),
+        (lambda s: {"probe": s.probe * 0}, {}, "zero or not finite"),
+        (lambda s: {"saturation": 0.0}, {}, "every pixel saturates"),
+        (lambda s: {"positions": s.positions * 1e6}, {}, "does not fit into memory.*GiB needed"),
+        (lambda s: {}, {"epochs": 0}, "epochs"),
+        (lambda s: {}, {"probe_modes": 40}, "probe_modes"),
+        (lambda s: {}, {"device": "abacus"}, "device.*abacus"),
+    ],
+)
+def test_bad_input_is_named(scan, change, options, message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        label(replace(scan, **change(scan)), **{"epochs": 1, "device": "cpu", **options})
+
+
+def test_divergence_is_a_failure_not_a_picture(scan, monkeypatch):
+    # Frames that have nothing to do with the positions, and a probe that cannot make them.
+    noise = np.zeros(scan.frames.shape, np.float32)
+    noise[np.arange(len(scan)), np.random.default_rng(0).integers(0, 32, len(scan)), 3] = 1e30
+    with pytest.raises(PtychoWError, match="diverged"):
+        label(replace(scan, frames=noise), epochs=5, device="cpu")
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_missing_extra_names_the_pip_line(scan, monkeypatch):
+    real = builtins.__import__
+
+    def without_ptychi(name, *rest, **more):
+        if name.split(".")[0] == "ptychi":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_ptychi)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ptychow\[solver\]'"):
+        label(scan)
+
+
+def test_device_auto_is_one_that_exists():
+    assert choose_device("auto") in ("cpu", "cuda", "xpu")
+    assert choose_device("cpu") == "cpu"

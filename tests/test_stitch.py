@@ -1,0 +1,168 @@
+"""Canvas, patches and constants: round trips, independence of order and batch, gauge."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from ptychow.errors import InputError
+from ptychow.patches import PatchExtractor, resample_object
+from ptychow.scan import ObjectImage
+from ptychow.stitch import Canvas, central_crop, probe_weight, shift_patches, solve_constants
+
+
+def smooth_object(shape=(90, 100), seed=0, sigma=3.0):
+    rng = np.random.default_rng(seed)
+    phase = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
+    amplitude = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
+    image = (1 + 0.2 * amplitude / amplitude.std()) * np.exp(0.8j * phase / phase.std())
+    return ObjectImage(image.astype(np.complex64), (-7.0, 4.0), "test")
+
+
+def ring_probe(size=32):
+    y, x = np.mgrid[:size, :size] - size // 2
+    return (np.exp(-(((np.hypot(y, x) - 6) / 4) ** 2)) + 0j).astype(np.complex64)[None]
+
+
+def positions_inside(truth, size, count, rng, *, whole=False):
+    low = np.asarray(truth.origin) + size // 2
+    high = np.asarray(truth.origin) + np.asarray(truth.image.shape) - size + size // 2
+    positions = rng.uniform(low, high, (count, 2))
+    return np.round(positions) if whole else positions
+
+
+def test_a_patch_at_a_whole_pixel_is_the_objects_pixels():
+    truth = smooth_object()
+    patch = PatchExtractor(truth, 16)(np.array([[20.0, 30.0]]))[0]
+    row, column = 20 - 8 + 7, 30 - 8 - 4
+    np.testing.assert_allclose(patch, truth.image[row : row + 16, column : column + 16], atol=2e-6)
+
+
+def test_patches_between_pixels_agree_with_scipys_spline():
+    truth = smooth_object()
+    positions = positions_inside(truth, 16, 20, np.random.default_rng(1))
+    patches = PatchExtractor(truth, 16)(positions)
+    for position, patch in zip(positions, patches, strict=True):
+        axes = [np.arange(16) + position[a] - 8 - truth.origin[a] for a in (0, 1)]
+        grid = np.meshgrid(*axes, indexing="ij")
+        oracle = sum(
+            factor * ndimage.map_coordinates(part.astype(float), grid, order=3, mode="mirror")
+            for factor, part in ((1, truth.image.real), (1j, truth.image.imag))
+        )
+        np.testing.assert_allclose(patch, oracle, atol=1e-4)
+
+
+def test_a_patch_that_leaves_the_object_is_refused_by_name():
+    truth = smooth_object()
+    extractor = PatchExtractor(truth, 16)
+    assert extractor.inside(np.array([[1.0, 12.0], [1.5, 11.9]])).tolist() == [True, False]
+    with pytest.raises(InputError, match=r"1 of 2 patches .* leave the object"):
+        extractor(np.array([[20.0, 30.0], [0.0, 30.0]]))
+
+
+@pytest.mark.parametrize("ratio", [2.0, 1.5, 256 / 192])
+def test_a_resampled_object_keeps_its_place(ratio):
+    truth = smooth_object(sigma=6.0)
+    coarse = resample_object(truth, ratio)
+    rows, columns = (np.arange(n)[5:-5] * ratio for n in coarse.image.shape)
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    oracle = sum(
+        factor * ndimage.map_coordinates(part.astype(float), grid, order=3)
+        for factor, part in ((1, truth.image.real), (1j, truth.image.imag))
+    )
+    assert np.abs(coarse.image[5:-5, 5:-5] - oracle).max() < 0.05
+    assert coarse.origin == pytest.approx((-7.0 / ratio, 4.0 / ratio))
+
+
+def test_perfect_patches_stitch_to_the_object():
+    truth = smooth_object()
+    rng = np.random.default_rng(2)
+    positions = positions_inside(truth, 32, 150, rng)
+    canvas = Canvas(positions, probe_weight(ring_probe()))
+    canvas.add(PatchExtractor(truth, 32)(positions), positions)
+    top, left = (int(c - o) for c, o in zip(canvas.origin, truth.origin, strict=True))
+    expected = truth.image[top : top + canvas.shape[0], left : left + canvas.shape[1]]
+    well_lit = canvas.coverage() > 1
+    assert well_lit.mean() > 0.5
+    assert np.abs(canvas.image() - expected)[well_lit].max() < 0.02
+    assert canvas.variance()[well_lit].max() < 1e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), batch=st.integers(1, 40))
+def test_the_image_depends_on_neither_order_nor_batches(seed, batch):
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, 30, (40, 2))
+    patches = (rng.normal(size=(40, 16, 16)) + 1j * rng.normal(size=(40, 16, 16))).astype(np.complex64)
+    weight = rng.uniform(0.01, 1, (16, 16)).astype(np.float32)
+    at_once, in_parts = Canvas(positions, weight), Canvas(positions, weight)
+    at_once.add(patches, positions)
+    order = rng.permutation(40)
+    for start in range(0, 40, batch):
+        chosen = order[start : start + batch]
+        in_parts.add(patches[chosen], positions[chosen])
+    scale = np.abs(at_once.image()).max()
+    assert np.abs(at_once.image() - in_parts.image()).max() <= 1e-5 * scale
+    np.testing.assert_allclose(at_once.coverage(), in_parts.coverage(), rtol=1e-5)
+
+
+def test_canvas_agrees_with_a_plain_loop_on_whole_pixels():
+    rng = np.random.default_rng(3)
+    positions = rng.integers(8, 30, (25, 2)).astype(float)
+    patches = rng.normal(size=(25, 16, 16)) + 1j * rng.normal(size=(25, 16, 16))
+    weight = rng.uniform(0.01, 1, (16, 16)).astype(np.float32)
+    canvas = Canvas(positions, weight)
+    canvas.add(patches, positions)
+    total, weights = np.zeros(canvas.shape, complex), np.zeros(canvas.shape)
+    for (y, x), patch in zip((positions - 8 - canvas.origin).astype(int), patches, strict=True):
+        for i in range(16):
+            for j in range(16):
+                total[y + i, x + j] += weight[i, j] * patch[i, j]
+                weights[y + i, x + j] += weight[i, j]
+    expected = np.where(weights > 0, total / np.where(weights > 0, weights, 1), 0)
+    np.testing.assert_allclose(canvas.image(), expected, atol=1e-5)
+
+
+def test_shifting_by_a_whole_pixel_moves_pixels():
+    patches = np.random.default_rng(0).normal(size=(2, 8, 8)) + 0j
+    shifted = shift_patches(patches, np.array([[1.0, 0.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(shifted[:, 1:], patches[:, :-1], atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_constants_are_found_from_the_overlaps(noise):
+    truth = smooth_object()
+    rng = np.random.default_rng(5)
+    positions = positions_inside(truth, 32, 120, rng)
+    patches = PatchExtractor(truth, 32)(positions)
+    patches += (noise * (rng.normal(size=patches.shape) + 1j * rng.normal(size=patches.shape))).astype(np.complex64)
+    hidden = np.exp(1j * rng.uniform(-np.pi, np.pi, 120))
+    constants = solve_constants(patches * hidden[:, None, None], positions, probe_weight(ring_probe()))
+    np.testing.assert_allclose(np.abs(constants), 1, atol=1e-5)
+    left = np.angle(constants * hidden / np.exp(1j * np.angle((constants * hidden).sum())))
+    assert np.abs(left).max() < (0.01 if noise == 0 else 0.1)
+
+
+def test_constants_of_patches_that_nowhere_overlap_stay_unit():
+    patches = np.ones((3, 8, 8), np.complex64) * np.exp(1j * np.arange(3))[:, None, None]
+    constants = solve_constants(patches, np.array([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]]), np.ones((8, 8), np.float32))
+    np.testing.assert_allclose(np.abs(constants), 1, atol=1e-6)
+
+
+def test_weights_are_never_zero_and_the_centre_stays_the_centre():
+    probe = np.zeros((2, 16, 16), np.complex64)
+    probe[0, 8, 8] = 3
+    weight = probe_weight(probe)
+    assert weight[8, 8] == 1 and weight.min() > 0
+    assert central_crop(weight, 5)[2, 2] == 1
+    with pytest.raises(InputError, match="no light"):
+        probe_weight(0 * probe)
+
+
+def test_bad_patches_and_foreign_positions_are_refused():
+    canvas = Canvas(np.array([[0.0, 0.0], [10.0, 10.0]]), np.ones((8, 8), np.float32))
+    with pytest.raises(InputError, match="not finite"):
+        canvas.add(np.full((1, 8, 8), np.nan + 0j), np.array([[5.0, 5.0]]))
+    with pytest.raises(InputError, match="outside the canvas"):
+        canvas.add(np.ones((1, 8, 8), complex), np.array([[50.0, 5.0]]))
