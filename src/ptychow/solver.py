@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -109,6 +110,25 @@ def object_frame(scan: Scan) -> tuple[tuple[float, float], tuple[int, int]]:
     rows, columns = (last - first + size + 2 * MARGIN).astype(int).tolist()
     row, column = (first - half - MARGIN).tolist()
     return (row, column), (rows, columns)
+
+
+def illumination(scan: Scan) -> NDArray[np.float32]:
+    """Counts that fell on each pixel of a labelled scan's object: |probe|^2 summed over modes and frames, (rows, columns).
+
+    Patches are placed to the nearest pixel. Raises InputError for a scan without object and probe.
+    """
+    if scan.object is None or scan.probe is None:
+        raise InputError("no object and probe", file=scan.name, remedy="Run `ptychow label` first")
+    intensity = (np.abs(scan.probe) ** 2).sum(axis=0)
+    height, width = intensity.shape
+    total = np.zeros(scan.object.image.shape, np.float32)
+    corners = np.round(scan.positions_px - scan.object.origin).astype(int) - [height // 2, width // 2]
+    for row, column in corners:
+        # Patches of a part of the object's scan may stick out.
+        inside = total[max(row, 0) : max(row + height, 0), max(column, 0) : max(column + width, 0)]
+        top, left = max(-row, 0), max(-column, 0)
+        inside += intensity[top : top + inside.shape[0], left : left + inside.shape[1]]
+    return total
 
 
 def power_factor(probe: NDArray[Any], mean_pattern: NDArray[Any], good: NDArray[np.bool_]) -> float:
@@ -374,7 +394,9 @@ def _untouched_process(device: str) -> Iterator[None]:
     own.setLevel(logging.ERROR)
     set_torch_accelerator_module(torch.xpu if device == "xpu" else torch.cuda)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+            yield
     finally:
         set_torch_accelerator_module(module)
         own.setLevel(level)

@@ -27,7 +27,7 @@ def networks(
     for name, spec in NETWORKS.items():
         cost = count(build(name), size)
         paper_parameters = None if spec.paper_parameters is None else round(spec.paper_parameters / 1e3)
-        paper_flops = None if spec.paper_flops is None or size != 64 else spec.paper_flops / 1e9
+        paper_flops = None if spec.paper_flops is None or size != 64 else f"{spec.paper_flops / 1e9:.2f}"
         rows.append(
             [
                 name,

@@ -1,9 +1,9 @@
 """What a network costs: parameters, multiply-accumulates, and FLOPs by the counting rule of Table 5.
 
-"FLOPs" in Table 5 of Xing et al. 2024 are 64 patterns (a batch) times 3 (forward, and backward at twice forward) times the
-forward FLOPs of a pattern, counted as calflops 0.3.2 does: a convolution 2 per multiply-accumulate and 1 per
-biased output; a linear layer 2 per multiply-accumulate; BatchNorm (evaluating) 2 and LayerNorm 5 per element;
-ReLU, GELU, pooling and upsampling 1 per input element; everything else nothing.
+"FLOPs" in Table 5 of Xing et al. 2024 are 64 patterns (a batch) times 3 (forward, and backward at twice
+forward) times the forward FLOPs of a pattern, counted as calflops 0.3.2 does: a convolution 2 per
+multiply-accumulate and 1 per biased output; a linear layer 2 per multiply-accumulate; BatchNorm (evaluating)
+2 and LayerNorm 5 per element; ReLU, GELU, pooling and upsampling 1 per input element; everything else nothing.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ def zone_plate_beam(
     wavelength: float,
     pixel_size: float,
     defocus: float,
+    astigmatism: float = 0.0,
     outer: float = 0.47,
     inner: float = 0.25,
     edge: float = 0.01,
@@ -29,16 +30,20 @@ def zone_plate_beam(
     """Beam of a zone plate with a central stop, `defocus` metres behind the focus.
 
     Its far field is an evenly lit annulus between the radii `inner` and `outer`, as fractions of the detector's `size`
-    pixels, with edges that rise over about `edge`; the wavefront carries the Fresnel phase of the defocus.
-    wavelength, pixel_size (of the object): metres.
+    pixels, where it has half its intensity, rising over about `edge`; the wavefront carries the Fresnel phase of the defocus, which along
+    the two diagonals is `defocus` -+ `astigmatism` (real lenses have some; without it the axis carries the bright spot
+    of a perfectly circular stop). defocus, astigmatism, wavelength, pixel_size (of the object): metres.
     """
     if not 0 <= inner < outer <= 0.5:
         raise InputError("no such annulus", field="inner, outer", found=(inner, outer), expected="0 <= inner < outer <= 0.5")
     radius = radius_map((size, size)) / size
-    # expit(4 x) has unit slope at its middle: the edge is `edge` wide. Without a stop there is no inner edge.
+    # expit(4 x / edge) has the slope 1 / edge at its middle. Without a stop there is no inner edge.
     stop = expit(4 * (radius - inner) / edge) if inner > 0 else 1.0
-    amplitude = expit(4 * (outer - radius) / edge) * stop
+    amplitude = np.sqrt(expit(4 * (outer - radius) / edge) * stop)
     wavefront = defocus_transfer((size, size), defocus, wavelength=wavelength, pixel_size=pixel_size)
+    frequency = np.fft.fftshift(np.fft.fftfreq(size, pixel_size))
+    saddle = 2 * np.multiply.outer(frequency, frequency)
+    wavefront *= np.exp(-1j * np.pi * wavelength * astigmatism * saddle)
     return _unit_power(from_far_field(amplitude * wavefront))
 
 

@@ -1,0 +1,134 @@
+"""Scan files: reading by content, writing as CXI.
+
+A new format is one file with a `FORMAT` and one entry in `FORMATS`; more particular formats come first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+
+from ptychow.errors import InputError
+from ptychow.formats import cxi, hdf5, ptychonn, tike_npz
+from ptychow.formats.base import Format
+from ptychow.formats.cxi import write_scan
+from ptychow.formats.numpy_files import npz_members
+from ptychow.scan import Scan
+
+__all__ = ["FORMATS", "Format", "read_scan", "recognise", "write_scan"]
+
+FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in (cxi, tike_npz, ptychonn, hdf5)}
+
+
+def read_scan(
+    path: str | os.PathLike[str], *, mapping: Mapping[str, str] | None = None, pixel_size: float | None = None
+) -> Scan:
+    """The scan in a file; its frames stay on disk until wanted.
+
+    path: any file one of `FORMATS` recognises by its content.
+    mapping: what the file does not say by itself; every format has its own `keys`.
+    pixel_size: of the object, in metres, where the file does not say.
+    Raises InputError for whatever is missing, damaged, unknown or contradictory.
+    """
+    path = Path(path)
+    mapping = mapping or {}
+    chosen = recognise(path, mapping)
+    try:
+        scan = chosen.read(path, mapping)
+        if pixel_size is not None:
+            scan = _with_pixel_size(scan, pixel_size)
+    except InputError as error:
+        if path.name in str(error):
+            raise
+        raise InputError(str(error), file=path) from error
+    return scan
+
+
+def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
+    """The format of a file: the first that recognises it and understands every key of `mapping`.
+
+    Raises InputError where there is none.
+    """
+    mapping = mapping or {}
+    _require_file(path)
+    candidates = [known for known in FORMATS.values() if known.recognises(path)]
+    if not candidates:
+        raise InputError(
+            "not a scan file of a known kind",
+            file=path,
+            found=_looks_like(path),
+            expected=" or ".join(known.title for known in FORMATS.values()),
+        )
+    for candidate in candidates:
+        if set(mapping) <= set(candidate.keys):
+            return candidate
+    known_keys = [key for candidate in candidates for key in candidate.keys]
+    raise InputError(
+        "a mapping this kind of file does not understand",
+        file=path,
+        field=", ".join(sorted(set(mapping) - set(known_keys)) or sorted(mapping)),
+        expected="some of " + ", ".join(known_keys) if known_keys else "no mapping",
+    )
+
+
+def _with_pixel_size(scan: Scan, pixel_size: float) -> Scan:
+    known = scan.geometry.pixel_size
+    if known is None:
+        return replace(scan, geometry=replace(scan.geometry, pixel_size=pixel_size))
+    if abs(pixel_size / known - 1) > 0.01:
+        raise InputError(
+            "contradicts the file",
+            file=scan.name,
+            field="pixel_size",
+            found=f"{pixel_size * 1e9:.4g} nm",
+            expected=f"{known * 1e9:.4g} nm",
+            remedy="Leave the option out",
+        )
+    return scan
+
+
+def _require_file(path: Path) -> None:
+    """Raise InputError for whatever is not a readable file with something in it."""
+    if path.is_dir():
+        names = sorted(item.name for item in path.iterdir())
+        found = (
+            "an empty folder"
+            if not names
+            else f"a folder with {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        )
+        raise InputError(
+            "not a file", file=path, found=found, expected="a scan file", remedy="Name the file itself"
+        )
+    if not path.exists():
+        raise InputError("no such file", file=path, remedy="Check the name")
+    if not os.access(path, os.R_OK):
+        raise InputError("not readable for you", file=path, remedy="Check the file's permissions")
+    if path.stat().st_size == 0:
+        raise InputError("empty", file=path, found="0 bytes", remedy="Copy it again")
+
+
+def _looks_like(path: Path) -> str:
+    """What the file's first bytes say it is, in words."""
+    if h5py.is_hdf5(path):
+        return "an HDF5 file"
+    members = npz_members(path)
+    if members:
+        return f"an npz file with {', '.join(members[:8])}"
+    with path.open("rb") as file:
+        head = file.read(8)
+    known = {
+        b"\x93NUMPY": "a numpy array file",
+        b"PK\x03\x04": "a zip archive that is not a complete npz file",
+        b"II*\0": "a TIFF image",
+        b"MM\0*": "a TIFF image",
+        b"\x89PNG": "a PNG image",
+        b"MATLAB": "an old MATLAB file (save it with -v7.3, which is HDF5)",
+        b"\x1f\x8b": "a gzip file (unpack it)",
+        b"BZh": "a bzip2 file (unpack it)",
+    }
+    found = next((words for magic, words in known.items() if head.startswith(magic)), None)
+    return found or f"unknown content beginning with {head!r}"

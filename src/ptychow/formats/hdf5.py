@@ -1,0 +1,173 @@
+"""Any other HDF5 file (NeXus, Dectris, home-made): a mapping says where things are and what they mean.
+
+On the command line `--map frames=/entry/data/data --map positions=/entry/xy --map position_unit=um`, or a
+TOML file of such lines (`frames = "/entry/data/data"`). `KEYS` lists what can be said. Numbers are given as
+such, or as the path of a dataset that holds them. Nothing is guessed: a key that is left out leaves that part
+of the scan unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError
+from ptychow.formats.base import Format
+from ptychow.formats.cxi import PLANCK_TIMES_LIGHT
+from ptychow.formats.lazy import HDF5Frames, hdf5_listing, open_hdf5, read_hdf5_array, read_hdf5_complex
+from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
+
+KEYS = {
+    "frames": "dataset (N, H, W) or, for rasters, (lines, points, H, W); required",
+    "positions": "dataset (N, 2) or (lines, points, 2): row (down) and column (right) of the probe's centre",
+    "positions_y": "dataset (N,) instead of positions: down",
+    "positions_x": "dataset (N,) instead of positions: right",
+    "position_unit": "m, mm, um, nm or px (object pixels); required",
+    "mask": "dataset (H, W), not 0 where the detector is good",
+    "bad_pixels": "dataset (H, W), not 0 where it is bad (Dectris pixel_mask, NeXus)",
+    "saturation": "counts from which values are not to be believed",
+    "probe": "dataset (modes, H, W) or (H, W), complex",
+    "object": "dataset (rows, columns), complex",
+    "object_origin_px": "row,column of the object's pixel [0, 0] in object pixels; required with object",
+    "wavelength_m": "number",
+    "energy_ev": "number, instead of wavelength_m",
+    "distance_m": "number",
+    "detector_pixel_m": "number",
+    "pixel_size_m": "number, of the object",
+}
+UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "px": 1.0}
+ELECTRONVOLT = 1.602176634e-19  # J, exact by definition of the SI
+
+
+def read(path: Path, mapping: Mapping[str, str]) -> Scan:
+    """The scan.
+
+    Raises InputError for keys that are missing or contradict each other, and for what they lead to.
+    """
+    with open_hdf5(path) as file:
+        _require_keys(file, path, mapping)
+        unit = mapping["position_unit"]
+        if unit not in UNITS:
+            raise InputError(
+                "unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS)
+            )
+        frames = HDF5Frames.open(path, mapping["frames"])
+        position_unit: PositionUnit = "px" if unit == "px" else "m"
+        return Scan(
+            frames=frames,
+            positions=_positions(file, path, mapping) * UNITS[unit],
+            position_unit=position_unit,
+            geometry=_geometry(file, path, mapping),
+            mask=_mask(file, path, mapping),
+            saturation=_number(file, path, mapping, "saturation"),
+            probe=_probe(file, path, mapping),
+            object=_object(file, path, mapping),
+            raster=frames.raster,
+            name=path.name,
+            metadata={f"mapping {key}": value for key, value in mapping.items()},
+        )
+
+
+def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> None:
+    """Raise InputError where the mapping leaves open, or says twice, what must be known."""
+    missing = [key for key in ("frames", "position_unit") if key not in mapping]
+    if "positions" not in mapping and not {"positions_x", "positions_y"} <= set(mapping):
+        missing.append("positions (or positions_y and positions_x)")
+    if missing:
+        raise InputError(
+            "an HDF5 file that must be explained by a mapping" if not mapping else "the mapping leaves out",
+            file=path,
+            field=None if not mapping else ", ".join(missing),
+            found="datasets " + (", ".join(hdf5_listing(file)) or "none"),
+            remedy="Say: --map frames=/... --map positions=/... --map position_unit=um (more keys: "
+            + ", ".join(KEYS)
+            + ")",
+        )
+    for keys in (("mask", "bad_pixels"), ("wavelength_m", "energy_ev"), ("positions", "positions_x")):
+        if set(keys) <= set(mapping):
+            raise InputError("the mapping says the same thing twice", file=path, field=" and ".join(keys))
+    if "object" in mapping and "object_origin_px" not in mapping:
+        raise InputError("the mapping leaves out where the object lies", file=path, field="object_origin_px")
+
+
+def _positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[Any]:
+    if "positions" in mapping:
+        values = read_hdf5_array(file, mapping["positions"], path)
+        return values.reshape(-1, 2) if values.ndim == 3 and values.shape[2] == 2 else values
+    down, right = (read_hdf5_array(file, mapping[f"positions_{axis}"], path).ravel() for axis in "yx")
+    if len(down) != len(right):
+        raise InputError(
+            "of different length",
+            file=path,
+            field="positions_y, positions_x",
+            found=f"{len(down)} and {len(right)}",
+        )
+    return np.column_stack((down, right))
+
+
+def _geometry(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> Geometry:
+    energy = _number(file, path, mapping, "energy_ev")
+    return Geometry(
+        wavelength=PLANCK_TIMES_LIGHT / (energy * ELECTRONVOLT)
+        if energy
+        else _number(file, path, mapping, "wavelength_m"),
+        distance=_number(file, path, mapping, "distance_m"),
+        detector_pixel=_number(file, path, mapping, "detector_pixel_m"),
+        pixel_size=_number(file, path, mapping, "pixel_size_m"),
+    )
+
+
+def _mask(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[np.bool_] | None:
+    if "mask" in mapping:
+        return read_hdf5_array(file, mapping["mask"], path) != 0
+    if "bad_pixels" in mapping:
+        return read_hdf5_array(file, mapping["bad_pixels"], path) == 0
+    return None
+
+
+def _probe(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[np.complex64] | None:
+    if "probe" not in mapping:
+        return None
+    probe = read_hdf5_complex(file, mapping["probe"], path)
+    return probe[None] if probe.ndim == 2 else probe
+
+
+def _object(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> ObjectImage | None:
+    if "object" not in mapping:
+        return None
+    row, column = _numbers(file, path, mapping, "object_origin_px", 2)
+    image = read_hdf5_complex(file, mapping["object"], path)
+    return ObjectImage(image, (row, column), f"{path.name}, {mapping['object']}")
+
+
+def _number(file: h5py.File, path: Path, mapping: Mapping[str, str], key: str) -> float | None:
+    return _numbers(file, path, mapping, key, 1)[0] if key in mapping else None
+
+
+def _numbers(file: h5py.File, path: Path, mapping: Mapping[str, str], key: str, count: int) -> list[float]:
+    """`count` numbers, written in the mapping separated by commas or held by the dataset it names."""
+    text = mapping[key]
+    if text in file:
+        values = np.ravel(read_hdf5_array(file, text, path)).tolist()
+    else:
+        try:
+            values = [float(part) for part in text.split(",")]
+        except ValueError:
+            values = []
+    if len(values) != count:
+        raise InputError(
+            "neither as many numbers nor a dataset that holds them",
+            file=path,
+            field=key,
+            found=text,
+            expected=count,
+        )
+    return values
+
+
+FORMAT = Format(name="hdf5", title="any HDF5 with a mapping", recognises=h5py.is_hdf5, read=read, keys=KEYS)

@@ -1,0 +1,221 @@
+"""Model: a network with everything one must know to use it, in one safetensors file.
+
+The file is a contract. It says what the data must look like (frame size, pixel size, orientation, probe, count rate),
+and `Model.check` says where a scan differs: a warning, or a refusal that can be overridden. Loading unpickles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ptychow._version import __version__
+from ptychow.detector import Preparation
+from ptychow.errors import InputError, MismatchError
+from ptychow.files import atomic_path
+from ptychow.networks import build
+from ptychow.networks.base import PatternNetwork
+from ptychow.orientation import Orientation
+from ptychow.scan import Geometry, Scan
+
+# Frames looked at when a scan is compared with a Model: as many as set the scale.
+CHECKED_FRAMES = 64
+# Without a dose study of the Model: where raw-count networks were seen to err (Babu et al., Nat Commun 14:7059, 2023).
+RAW_COUNT_LIMITS = (4.0, 16.0)
+
+
+class TrainingData(BaseModel):
+    """One scan a Model was trained on, and which of its frames were used for what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    frames: int
+    train: list[int]
+    validation: list[int]
+    holdout: list[int]
+    labels: str
+
+
+class ModelCard(BaseModel):
+    """All of a Model but its arrays.
+
+    frame_shape: (H, W) of the raw frames. geometry: of the prepared frames.
+    gauge: "constant-free" patches are right up to one constant phase each; "absolute" ones are not corrected.
+    amplitude_scale: predicted amplitudes are multiplied by it (labels were divided by it).
+    counts_per_frame: mean counts of the frames trained on. count_limits: factors of it between which the Model's phase
+    error stays below twice its own, from its own dose study; None where none was made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    network: str
+    settings: dict[str, Any]
+    preparation: Preparation
+    frame_shape: tuple[int, int]
+    geometry: Geometry
+    gauge: Literal["constant-free", "absolute"]
+    amplitude_scale: float = 1.0
+    counts_per_frame: float
+    count_limits: tuple[float, float] | None = None
+    recipe: dict[str, Any]
+    training: dict[str, Any]
+    data: list[TrainingData]
+    metrics: dict[str, Any] = {}
+    versions: dict[str, str]
+
+
+class Model:
+    """A trained network and its contract.
+
+    card: `ModelCard`. network: in eval mode. probe: (modes, n, n) complex64 on the prepared grid, or None.
+    mean_pattern: (n, n) float32, mean network input of the training frames: shows another orientation, probe or centre.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        network: PatternNetwork,
+        probe: NDArray[np.complex64] | None,
+        mean_pattern: NDArray[np.float32],
+    ) -> None:
+        self.card = card
+        self.network = network.eval()
+        self.probe = probe
+        self.mean_pattern = mean_pattern
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels along a side of the predicted patches."""
+        return self.mean_pattern.shape[0]
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically."""
+        tensors = {f"network.{name}": value.contiguous().cpu() for name, value in self.network.state_dict().items()}
+        tensors["mean_pattern"] = torch.from_numpy(self.mean_pattern.copy())
+        if self.probe is not None:
+            tensors["probe"] = torch.view_as_real(torch.from_numpy(self.probe.copy())).contiguous()
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"ptychow": self.card.model_dump_json()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a Model file. Raises InputError where it is none, or is damaged."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError("no such Model file", file=path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get("ptychow")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise InputError(f"not a Model file, or damaged ({error})", file=path) from None
+        if text is None:
+            raise InputError("a safetensors file, but no PtychoW Model", file=path, expected="metadata under 'ptychow'")
+        try:
+            card = ModelCard.model_validate_json(text)
+            network = build(card.network, **card.settings)
+            weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
+            network.load_state_dict(weights)
+            mean_pattern = tensors["mean_pattern"].numpy()
+            probe = torch.view_as_complex(tensors["probe"]).numpy() if "probe" in tensors else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"damaged or from another version ({first['msg']})", file=path, field=str(first["loc"])) from None
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"weights do not fit the network ({str(error).splitlines()[0]})", file=path) from None
+        return cls(card, network, probe, mean_pattern)
+
+    def prepare_for(self, scan: Scan, scale: Literal["scan", "model"] = "scan") -> Preparation:
+        """The Model's Preparation for this scan: its count scale measured on the scan, or the Model's own."""
+        return self.card.preparation if scale == "model" else self.card.preparation.with_scale_of(scan)
+
+    def check(self, scan: Scan, force: bool = False) -> list[str]:
+        """What differs between this scan and the data the Model was made for, in words.
+
+        Raises MismatchError for what makes the result meaningless (frame size, pixel size, a raw-count network far
+        outside its count rate), unless `force`: then it is a warning like the others.
+        """
+        refusals, warnings = [], []
+        expected, found = self.card.frame_shape, scan.frame_shape
+        if expected != found:
+            refusals.append(f"frames of {found} pixels, but the Model was made for {expected}")
+            if force and self.card.preparation.output_size(found) != (self.patch_size, self.patch_size):
+                raise MismatchError(f"{scan.name}: {refusals[0]}; not even --force can use them")
+        model_pixel = self.card.geometry.pixel_size
+        scan_pixel = self.card.preparation.output_geometry(scan.geometry, found).pixel_size
+        if model_pixel is None or scan_pixel is None:
+            warnings.append("pixel size unknown, not checked")
+        elif abs(scan_pixel / model_pixel - 1) > 0.02:
+            refusals.append(f"object pixel of {scan_pixel * 1e9:.4g} nm, but the Model was made for {model_pixel * 1e9:.4g} nm")
+        self._check_counts(scan, refusals, warnings)
+        if expected == found:
+            self._check_pattern(scan, warnings)
+            self._check_probe(scan, warnings)
+        if refusals and not force:
+            raise MismatchError(
+                "; ".join(refusals), file=scan.name, remedy="Use a Model made for this instrument, or --force"
+            )
+        return refusals + warnings
+
+    def _check_counts(self, scan: Scan, refusals: list[str], warnings: list[str]) -> None:
+        frames = scan.frames[: min(CHECKED_FRAMES, len(scan))]
+        ratio = float(frames.sum(axis=(1, 2), dtype=np.float64).mean()) / self.card.counts_per_frame
+        said = f"{ratio:.3g} times the counts per frame the Model was trained on"
+        if self.card.count_limits is not None:
+            low, high = self.card.count_limits
+            if not low <= ratio <= high:
+                warnings.append(f"{said}; its phase error is known to double outside {low:.3g} to {high:.3g}")
+        elif self.card.preparation.transform == "raw" and self.card.preparation.scale == "none":
+            doubtful, wrong = RAW_COUNT_LIMITS
+            if max(ratio, 1 / max(ratio, 1e-12)) > wrong:
+                refusals.append(f"{said}; raw-count networks are wrong beyond x{wrong:g}")
+            elif max(ratio, 1 / max(ratio, 1e-12)) > doubtful:
+                warnings.append(f"{said}; raw-count networks err beyond x{doubtful:g}")
+        elif not 1 / 16 <= ratio <= 16:
+            warnings.append(f"{said}; the Model's limits have not been measured")
+
+    def _check_pattern(self, scan: Scan, warnings: list[str]) -> None:
+        count = min(CHECKED_FRAMES, len(scan))
+        chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
+        mean = self.prepare_for(scan).apply(scan.frames[chosen])[:, 0].mean(axis=0)
+        match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
+        best = max(match, key=lambda o: match[o])
+        if match[Orientation.IDENTITY] > 0.9:
+            return
+        hint = f"; turned by {best} it would match to {match[best]:.2f}" if match[best] > 0.95 else ""
+        warnings.append(
+            f"mean pattern matches the Model's only to {match[Orientation.IDENTITY]:.2f} (1 is equal): "
+            f"another probe, centre or orientation{hint}"
+        )
+
+    def _check_probe(self, scan: Scan, warnings: list[str]) -> None:
+        if scan.probe is None or self.probe is None:
+            return
+        probe = self.card.preparation.probe(scan.probe)
+        overlap = _correlation((np.abs(probe) ** 2).sum(axis=0), (np.abs(self.probe) ** 2).sum(axis=0))
+        if overlap < 0.8:
+            warnings.append(f"probe intensity matches the Model's only to {overlap:.2f} (1 is equal)")
+
+
+def _correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Cosine of the angle between two images; 1 for proportional ones."""
+    norm = np.linalg.norm(first) * np.linalg.norm(second)
+    return float((first * second).sum() / norm) if norm > 0 else 0.0
+
+
+def software_versions(packages: Sequence[str] = ("numpy", "torch", "accelerate", "safetensors")) -> dict[str, str]:
+    """Versions of PtychoW and of what its numbers depend on."""
+    return {"ptychow": __version__, **{package: version(package) for package in packages}}

@@ -1,0 +1,128 @@
+"""Pairs of network input and label patch, from labelled scans, in memory where they fit and streamed where not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptychow.detector import Preparation
+from ptychow.errors import InputError
+from ptychow.patches import PatchExtractor, resample_object
+from ptychow.scan import Scan
+from ptychow.training.split import Indices
+
+# Frames prepared at a time while filling the memory.
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """The pairs of one scan. A label is the object patch on the network's pixels, cut at the exact position.
+
+    weight: (n, n) of mean 1. constant_free: turn each label so that its weighted mean is real and positive.
+    amplitude_scale: labels are divided by it.
+    """
+
+    scan: Scan
+    preparation: Preparation
+    weight: NDArray[np.float32]
+    constant_free: bool
+    amplitude_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scan.object is None and self.scan.label_patches is None:
+            raise InputError(
+                "has no labels", file=self.scan.name, field="object", remedy="Make them with: ptychow label"
+            )
+        size = len(self.weight)
+        if self.scan.label_patches is not None and tuple(self.scan.label_patches.shape[1:]) != (size, size):
+            raise InputError(
+                "label patches do not fit the network's output",
+                file=self.scan.name,
+                found=tuple(self.scan.label_patches.shape[1:]),
+                expected=(size, size),
+            )
+        object.__setattr__(self, "_extractor", self._make_extractor(size))
+
+    def _make_extractor(self, size: int) -> PatchExtractor | None:
+        if self.scan.label_patches is not None or self.scan.object is None:
+            return None
+        return PatchExtractor(resample_object(self.scan.object, self._pixel_ratio), size)
+
+    @property
+    def _pixel_ratio(self) -> float:
+        return self.preparation.pixel_ratio(self.scan.frame_shape)
+
+    def labels(self, indices: Indices) -> NDArray[np.complex64]:
+        """(b, n, n) complex64 label patches of these frames."""
+        extractor: PatchExtractor | None = self._extractor  # type: ignore[attr-defined]
+        if extractor is not None:
+            labels = extractor(self.scan.positions_px[indices] / self._pixel_ratio)
+        else:
+            assert self.scan.label_patches is not None  # __post_init__ saw to it
+            labels = np.asarray(self.scan.label_patches[indices], np.complex64)
+        labels = labels / np.float32(self.amplitude_scale)
+        if self.constant_free:
+            mean = (self.weight * labels).sum(axis=(1, 2), keepdims=True)
+            labels *= np.conj(mean) / np.maximum(np.abs(mean), 1e-12)
+        return labels
+
+    def inputs(self, indices: Indices) -> NDArray[np.float32]:
+        """(b, 1, n, n) float32 network inputs of these frames."""
+        return self.preparation.apply(self.scan.frames[indices])
+
+
+class PairSet:
+    """The chosen frames of one or more scans as pairs of tensors, by one running index.
+
+    Held in memory where they need no more than `memory_limit` bytes; else prepared again for every batch.
+    """
+
+    def __init__(self, parts: list[tuple[LabelledFrames, Indices]], memory_limit: float = 6e9) -> None:
+        self._parts = [(part, np.asarray(indices, np.int64)) for part, indices in parts if len(indices)]
+        self._starts = np.cumsum([0] + [len(indices) for _, indices in self._parts])
+        self._cache: tuple[Tensor, Tensor] | None = None
+        if not self._parts:
+            return
+        pixels = self._parts[0][0].weight.size
+        self.in_memory = len(self) * pixels * (4 + 8) <= memory_limit
+        if self.in_memory:
+            chunks = [np.arange(start, min(start + _CHUNK, len(self))) for start in range(0, len(self), _CHUNK)]
+            pairs = [self._prepare(chunk) for chunk in chunks]
+            self._cache = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Inputs (b, 1, n, n) float32 and labels (b, n, n) complex64 of these running indices."""
+        if self._cache is None:
+            return self._prepare(np.asarray(indices))
+        chosen = torch.as_tensor(np.asarray(indices))
+        return self._cache[0][chosen], self._cache[1][chosen]
+
+    def _prepare(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        size = self._parts[0][0].weight.shape
+        inputs = np.empty((len(indices), 1, *size), np.float32)
+        labels = np.empty((len(indices), *size), np.complex64)
+        for number, (part, chosen) in enumerate(self._parts):
+            here = np.flatnonzero(owner == number)
+            if len(here):
+                frames = chosen[indices[here] - self._starts[number]]
+                inputs[here] = part.inputs(frames)
+                labels[here] = part.labels(frames)
+        return torch.from_numpy(inputs), torch.from_numpy(labels)
+
+
+def wrapped_fraction(labels: NDArray[np.complexfloating], weight: NDArray[np.float32]) -> float:
+    """Fraction of lit label pixels (weight above a tenth of the largest) whose phase lies beyond 0.9 pi.
+
+    Near pi a phase jumps to -pi, which a phase head cannot follow.
+    """
+    lit = weight > 0.1 * weight.max()
+    return float((np.abs(np.angle(labels[:, lit])) > 0.9 * np.pi).mean())

@@ -1,0 +1,228 @@
+"""The training loop: one explicit loop for one CPU, one GPU or many (accelerate), exactly resumable.
+
+The batches and input jitter of epoch e come from a generator seeded with (seed, e), and the whole state is saved at the
+end of every epoch, so that an interrupted training continues to the result of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ptychow.errors import InputError, PtychoWError
+from ptychow.training.checkpoint import clone_state, load_checkpoint, save_checkpoint
+from ptychow.training.data import PairSet
+from ptychow.training.losses import LOSSES
+from ptychow.training.recipes import Recipe
+
+OnStep = Callable[[int, int, float], None]  # (epoch, step of all, training loss)
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch."""
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return len(self.train_loss)
+
+
+def steps_per_epoch(pairs: int, batch_size: int) -> int:
+    """Whole batches an epoch takes; a scan smaller than one batch makes one."""
+    return max(1, pairs // batch_size)
+
+
+def fit(
+    network: nn.Module,
+    train: PairSet,
+    validation: PairSet,
+    weight: NDArray[np.float32],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "fp32",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    identity: dict[str, Any] | None = None,
+    on_step: OnStep | None = None,
+    on_epoch: Callable[[History], None] | None = None,
+) -> History:
+    """Train `network` in place; it ends with the recipe's weights ("best" or "last") and in eval mode.
+
+    weight: (n, n) loss weight of mean 1. device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
+    precision: "fp32", or "bf16" for the network's forward pass (loss and weights stay fp32).
+    identity: JSON-able facts that must be the same on resuming (network, data, recipe, seed).
+    Raises InputError for an empty training set or a checkpoint of another training, PtychoWError when the loss is not
+    finite or the run is interrupted (it says how to go on).
+    """
+    if len(train) == 0:
+        raise InputError("no frames to train on", field="split", remedy="Take smaller validation and holdout fractions")
+    accelerator = Accelerator(cpu=device == "cpu")
+    place = accelerator.device if device in ("auto", "cpu") else torch.device(device)
+    network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(network, recipe)
+    total_steps = recipe.epochs * steps_per_epoch(len(train), recipe.batch_size)
+    schedule = _schedule(recipe, total_steps)
+    history, best = History(), None
+    if resume and checkpoint is not None and checkpoint.exists():
+        history, best = _resume(checkpoint, network, optimizer, identity)
+    wrapped = accelerator.prepare(network) if accelerator.num_processes > 1 else network
+    loss_weight = torch.as_tensor(weight, device=place)
+    loop = _Loop(wrapped, LOSSES[recipe.loss], loss_weight, place, precision == "bf16")
+    step = history.epochs * steps_per_epoch(len(train), recipe.batch_size)
+    try:
+        for epoch in range(history.epochs, recipe.epochs):
+            started, losses = perf_counter(), []
+            network.train()
+            for indices, factors in _batches(len(train), recipe, seed, epoch):
+                rate = schedule(step)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                mine = slice(accelerator.process_index, None, accelerator.num_processes)
+                loss = loop.loss(train.batch(indices[mine]), factors[mine])
+                optimizer.zero_grad(set_to_none=True)
+                accelerator.backward(loss)
+                if recipe.gradient_clip is not None:
+                    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+                optimizer.step()
+                losses.append(loss.detach())
+                step += 1
+                if on_step is not None:
+                    on_step(epoch, step, float(losses[-1]))
+            mean_loss = float(torch.stack(losses).mean())
+            if not math.isfinite(mean_loss):
+                raise PtychoWError(f"training diverged in epoch {epoch + 1} (loss {mean_loss}); lower --learning-rate")
+            history.train_loss.append(mean_loss)
+            history.learning_rate.append(rate)
+            if len(validation):
+                history.validation_loss.append(loop.evaluate(network, validation, recipe.batch_size))
+                if recipe.keep == "best" and history.validation_loss[-1] <= min(history.validation_loss):
+                    history.best_epoch, best = epoch, clone_state(network)
+            history.seconds.append(perf_counter() - started)
+            if checkpoint is not None and accelerator.is_main_process:
+                groups = {"network": network.state_dict()} | ({"best": best} if best is not None else {})
+                save_checkpoint(checkpoint, groups, optimizer.state_dict(), [asdict(history), identity])
+            if on_epoch is not None:
+                on_epoch(history)
+    except KeyboardInterrupt:
+        saved = f"; {history.epochs} epochs are in {checkpoint}, --resume goes on" if checkpoint and history.epochs else ""
+        raise PtychoWError(f"interrupted after {history.epochs} of {recipe.epochs} epochs{saved}") from None
+    if best is not None:
+        network.load_state_dict(best)
+    network.eval()
+    return history
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """One forward pass to a loss, the same in training and validation."""
+
+    network: nn.Module
+    function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    weight: Tensor
+    device: torch.device
+    half: bool
+
+    def loss(self, pair: tuple[Tensor, Tensor], factors: NDArray[np.float32] | None = None) -> Tensor:
+        inputs, labels = (part.to(self.device, non_blocking=True) for part in pair)
+        if factors is not None:
+            inputs = inputs * torch.as_tensor(factors, device=self.device)[:, None, None, None]
+        inputs = inputs.to(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            amplitude, phase = self.network(inputs)
+        return self.function(amplitude[:, 0].float(), phase[:, 0].float(), labels, self.weight)
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module, pairs: PairSet, batch_size: int) -> float:
+        network.eval()
+        total = 0.0
+        for start in range(0, len(pairs), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(pairs)))
+            total += float(self.loss(pairs.batch(indices))) * len(indices)
+        return total / len(pairs)
+
+
+def _batches(
+    count: int, recipe: Recipe, seed: int, epoch: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Shuffled whole batches of indices, with the jitter factor of each input."""
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(count)
+    factors = np.exp(recipe.scale_jitter * generator.standard_normal(count)).astype(np.float32)
+    for batch in range(steps_per_epoch(count, recipe.batch_size)):
+        chosen = slice(batch * recipe.batch_size, (batch + 1) * recipe.batch_size)
+        yield order[chosen], factors[chosen]
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay only on convolution and linear kernels: not on biases, norms and single scales."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(groups, lr=recipe.learning_rate)
+
+
+def _schedule(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
+    """Learning rate of each step, a pure function of the step so that resuming needs no state."""
+    peak = recipe.learning_rate
+    if recipe.schedule == "constant":
+        return lambda step: peak
+    if recipe.schedule == "cyclic":
+        half_cycle = max(1, round(6 * total_steps / recipe.epochs))
+
+        def cyclic(step: int) -> float:
+            cycle = math.floor(1 + step / (2 * half_cycle))
+            height = max(0.0, 1 - abs(step / half_cycle - 2 * cycle + 1)) / 2 ** (cycle - 1)
+            return peak * (0.1 + 0.9 * height)
+
+        return cyclic
+    rise = max(1, round(0.2 * total_steps))
+
+    def one_cycle(step: int) -> float:
+        if step < rise:
+            return peak * (0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * step / rise)))
+        progress = (step - rise) / max(1, total_steps - rise)
+        return peak * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    return one_cycle
+
+
+def _resume(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any] | None
+) -> tuple[History, dict[str, Tensor] | None]:
+    """Put the saved state into network and optimizer; give the history and the best weights so far."""
+    groups, state, (record, saved_identity) = load_checkpoint(path)
+    for name, value in (identity or {}).items():
+        if saved_identity.get(name) != value:
+            raise InputError(
+                "belongs to another training",
+                file=path,
+                field=name,
+                found=saved_identity.get(name),
+                expected=value,
+                remedy="Give the same options as before, or train again without --resume",
+            )
+    network.load_state_dict(groups["network"])
+    optimizer.load_state_dict(state)
+    return History(**record), groups.get("best")

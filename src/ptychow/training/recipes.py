@@ -1,0 +1,95 @@
+"""The two training recipes, as validated settings that travel into the Model file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ptychow.errors import InputError
+
+
+class Recipe(BaseModel):
+    """How a network is trained. Unknown fields are refused.
+
+    loss: "uniform" (mean absolute error of amplitude plus of phase, every pixel alike, absolute phases) or
+        "complex" (absolute error of the complex patch weighted by the probe's intensity, after removing the constant
+        phase between prediction and label).
+    transform, threshold, scale: the network input, see `ptychow.detector.Preparation`.
+    amplitude_max: largest amplitude the head can give; 1 means that labels are divided by their largest amplitude.
+    scale_jitter: standard deviation of the random factor (its logarithm) on each input, so that the count rate is not
+        baked in.
+    schedule: "constant", "one-cycle" (up to `learning_rate` and down to nothing; Smith & Topin, arXiv:1708.07120) or
+        "cyclic" (the PtychoNN notebooks': triangular2 between a tenth of the rate and the rate, half a cycle in 6 epochs).
+    keep: "best" weights by validation loss (where there is validation), or the "last".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    loss: Literal["uniform", "complex"]
+    transform: Literal["raw", "sqrt"]
+    threshold: float = Field(ge=0)
+    scale: Literal["scan", "none"]
+    amplitude_max: float = Field(gt=0)
+    scale_jitter: float = Field(ge=0, le=1)
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    gradient_clip: float | None = Field(gt=0)
+    schedule: Literal["constant", "one-cycle", "cyclic"]
+    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    keep: Literal["best", "last"]
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        # The default: what is known to work on measured scans.
+        Recipe(
+            name="ptychow",
+            loss="complex",
+            transform="sqrt",
+            threshold=0,
+            scale="scan",
+            amplitude_max=2,
+            scale_jitter=0.05,
+            optimizer="adamw",
+            learning_rate=2e-3,
+            weight_decay=0.01,
+            gradient_clip=1.0,
+            schedule="one-cycle",
+            batch_size=16,
+            epochs=60,
+            keep="best",
+        ),
+        # Xing et al. 2024. Stated in the paper: MAE, Adam, initial rate 1e-3, 60 epochs. Inferred (from the PtychoNN
+        # notebooks and Table 5's FLOPs): sum of the two errors, batch 64, constant rate, best weights, counts below 3 to 0.
+        Recipe(
+            name="paper",
+            loss="uniform",
+            transform="raw",
+            threshold=3,
+            scale="none",
+            amplitude_max=1,
+            scale_jitter=0,
+            optimizer="adam",
+            learning_rate=1e-3,
+            weight_decay=0,
+            gradient_clip=None,
+            schedule="constant",
+            batch_size=64,
+            epochs=60,
+            keep="best",
+        ),
+    )
+}
+
+
+def recipe_named(name: str, **changes: object) -> Recipe:
+    """The recipe `name` with some fields changed (None means unchanged). Raises InputError for an unknown name."""
+    if name not in RECIPES:
+        raise InputError("unknown recipe", field="recipe", found=name, expected=", ".join(RECIPES))
+    changed = {field: value for field, value in changes.items() if value is not None}
+    return Recipe.model_validate({**RECIPES[name].model_dump(), **changed})
