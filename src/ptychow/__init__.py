@@ -23,8 +23,8 @@ _HOMES = {
     "label": "ptychow.solver",
     "Model": "ptychow.model",
     "train": "ptychow.training",
-    "reconstruct": "ptychow.reconstruct",
-    "evaluate": "ptychow.evaluate",
+    "reconstruct": "ptychow.reconstruction",
+    "evaluate": "ptychow.evaluation",
     "Canvas": "ptychow.stitch",
 }
 

@@ -1,7 +1,7 @@
 """Pictures of objects, reconstructions and trainings. Matplotlib without pyplot: no windows, no global state.
 
-Amplitude is grey, phase blue to yellow (cividis: even steps look even, also to the colour-blind), errors blue-white-red and
-symmetric about zero. What is to be compared shares its limits.
+Amplitude is grey, phase blue to yellow (cividis: even steps look even, also to the colour-blind), errors
+blue-white-red and symmetric about zero. What is to be compared shares its limits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ AMPLITUDE, PHASE, ERROR, INTENSITY = "gray", "cividis", "RdBu_r", "magma"
 Limits = tuple[float, float]
 
 
-def new_figure(rows: int, columns: int, *, panel: tuple[float, float] = (4.2, 3.6), title: str = "") -> tuple[Figure, Any]:
+def new_figure(
+    rows: int, columns: int, *, panel: tuple[float, float] = (4.2, 3.6), title: str = ""
+) -> tuple[Figure, Any]:
     """A figure and its (rows, columns) array of axes; `panel` is (width, height) of one, inches."""
     from matplotlib.figure import Figure
 
@@ -56,8 +58,9 @@ def show_image(
 ) -> None:
     """Draw a real (H, W) image with title, colour bar and scale; masked or NaN pixels are left blank.
 
-    limits: of the colours; the 0.5 to 99.5 % range by default (the bar's ends say whether values lie beyond). pixel_size: metres (the scale is then in micrometres, or
-    nanometres for a small image) or None (pixels). origin: (row, column) in pixels of pixel [0, 0].
+    limits: of the colours; the 0.5 to 99.5 % range by default (the bar's ends say whether values lie beyond).
+    pixel_size: metres (the scale is then in micrometres, or nanometres for a small image) or None (pixels).
+    origin: (row, column) in pixels of pixel [0, 0].
     """
     height, width = image.shape
     scale, length = 1.0, "pixels"
@@ -79,7 +82,8 @@ def show_image(
     axes.set_ylabel(f"y ({length})", fontsize="small")
     axes.tick_params(labelsize="small")
     beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    extend = beyond[bool(np.nanmin(image) < low), bool(np.nanmax(image) > high)]
+    shown = np.ma.masked_invalid(image).compressed()
+    extend = beyond[bool((shown < low).any()), bool((shown > high).any())]
     bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.9, extend=extend)
     bar.set_label(unit, fontsize="small")
     bar.ax.tick_params(labelsize="small")
@@ -123,7 +127,10 @@ def reconstruction_figure(
     phases = {name: np.ma.array(np.angle(image * turn), mask=~lit) for name, image in named.items()}
     height, width = lit.shape
     figure, axes = new_figure(
-        len(named) + (truth is not None), 2, panel=(4.6, max(2.4, min(5.5, 3.6 * height / width))), title=title
+        len(named) + (truth is not None),
+        2,
+        panel=(4.6, max(2.4, min(5.5, 3.6 * height / width))),
+        title=title,
     )
     common: dict[str, Any] = {"pixel_size": pixel_size, "origin": corner}
     for column, (quantity, images, unit, colours) in enumerate(
@@ -167,7 +174,7 @@ def object_figure(
 
     figure = Figure(figsize=(10.5, 8.0 if len(strongest) else 4.8), layout="constrained")
     figure.suptitle(title or found.source)
-    parts = figure.subfigures(2, 1, height_ratios=(1.5, 1)) if len(strongest) else [figure]
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.5, 1)) if len(strongest) else [figure]
     common: dict[str, Any] = {
         "pixel_size": pixel_size,
         "origin": (found.origin[0] + rows.start, found.origin[1] + columns.start),
@@ -223,15 +230,6 @@ def training_figure(path: str | Path, history: Mapping[str, Sequence[float]], *,
     save_figure(path, figure)
 
 
-def error_figure(path: str | Path, errors: Sequence[float], *, title: str = "", ylabel: str = "relative amplitude error") -> None:
-    """One curve over epochs, such as an iterative reconstruction's error."""
-    figure, axes = new_figure(1, 1, panel=(5.5, 3.8), title=title)
-    axes[0, 0].plot(np.arange(1, len(errors) + 1), errors, ".-")
-    axes[0, 0].set(xlabel="epoch", ylabel=ylabel, yscale="log")
-    axes[0, 0].grid(True, which="both", alpha=0.3)
-    save_figure(path, figure)
-
-
 def frc_figure(
     path: str | Path,
     curves: Mapping[str, FourierRingCorrelation],
@@ -242,7 +240,8 @@ def frc_figure(
 ) -> None:
     """Correlation against spatial frequency, with the level it is judged at.
 
-    halves: the curves are between two independent halves of the data (half-bit threshold) instead of against a truth (0.5).
+    halves: the curves are between two independent halves of the data (half-bit threshold) instead of against a truth
+    (0.5).
     """
     figure, axes = new_figure(1, 1, panel=(6.0, 4.2), title=title)
     plot = axes[0, 0]

@@ -1,10 +1,11 @@
 """How far a reconstruction is from a reference. Pure numpy; every number is a plain float with a documented name.
 
-Phase. The error of a phase is the angle of estimate * conj(reference), in (-pi, pi]: a difference, never two wrapped maps
-subtracted. Its mean square is the phase MSE. The variance it is set against is that of the reference's phase about its
-mean, taken after the reference was turned so that its (weighted) complex mean is real and positive: the plain variance
-wherever the phases span less than a turn, and independent of the reference's own constant everywhere.
-Unexplained variance = MSE / variance. It contains what is left of a constant offset, which the explained variance (EVA)
+Phase. The error of a phase is the angle of estimate * conj(reference), in (-pi, pi]: a difference, never two wrapped
+maps subtracted. Its mean square is the phase MSE. The variance it is set against is that of the reference's phase
+about its mean, taken after the reference was turned so that its (weighted) complex mean is real and positive: the
+plain variance wherever the phases span less than a turn, and independent of the reference's own constant everywhere.
+Unexplained variance = MSE / variance. It contains what is left of a constant offset, which the explained variance
+(EVA)
 ignores: unexplained = 1 - EVA + offset^2 / variance. A flat estimate scores about 1.
 """
 
@@ -76,9 +77,9 @@ def ssim(estimate: NDArray[Any], reference: NDArray[Any], data_range: float, wei
 def phase_metrics(estimate: NDArray[Any], reference: NDArray[Any], weight: Weight = None) -> dict[str, float]:
     """Phase error of a complex estimate, as the module describes; nothing is aligned here.
 
-    phase_mse (rad^2), phase_offset (rad, mean error), phase_variance (rad^2, of the reference), phase_unexplained_variance
-    (MSE / variance; NaN for a flat reference), phase_explained_variance (EVA = 1 - variance of the error / variance),
-    phase_psnr_255 and phase_psnr_2pi (dB).
+    phase_mse (rad^2), phase_offset (rad, mean error), phase_variance (rad^2, of the reference),
+    phase_unexplained_variance (MSE / variance; NaN for a flat reference), phase_explained_variance (EVA = 1 -
+    variance of the error / variance), phase_psnr_255 and phase_psnr_2pi (dB).
     """
     error, truth = _phase_error(estimate, reference), _phase(reference, weight)
     error_mse, offset = float(np.average(error**2, weights=weight)), float(np.average(error, weights=weight))
@@ -147,14 +148,17 @@ def flat_metrics(
 
 @dataclass(frozen=True)
 class FourierRingCorrelation:
-    """frequency: (rings,) cycles/pixel, ring centres, up to 0.5; correlation: (rings,); pixels: (rings,) in each ring."""
+    """frequency: (rings,) cycles/pixel, ring centres, up to 0.5; correlation: (rings,); pixels: (rings,) in each
+    ring.
+    """
 
     frequency: NDArray[np.float64]
     correlation: NDArray[np.float64]
     pixels: NDArray[np.int64]
 
     def crossing(self, threshold: float | NDArray[np.float64]) -> float:
-        """Lowest frequency, cycles/pixel, at which the correlation falls below the threshold (a number, or one a ring).
+        """Lowest frequency, cycles/pixel, at which the correlation falls below the threshold (a number, or one a
+        ring).
 
         Linear between rings; 0.5 (Nyquist) where it never does, and the first ring's frequency where it starts below.
         """
@@ -172,33 +176,40 @@ class FourierRingCorrelation:
 def frc(estimate: NDArray[Any], reference: NDArray[Any], weight: Weight = None) -> FourierRingCorrelation:
     """Fourier ring correlation (Saxton and Baumeister 1982) of two aligned complex (H, W) images.
 
-    Re sum F1 conj(F2) / sqrt(sum |F1|^2 sum |F2|^2) over rings one frequency step of the shorter side wide, without the
-    zero frequency. Both images lose their weighted mean and are multiplied by a Hann window and the weight. Correlated
-    images (a reconstruction against the truth) are judged at 0.5; only two independent halves of the data at `half_bit`.
+    Re sum F1 conj(F2) / sqrt(sum |F1|^2 sum |F2|^2) over rings one frequency step of the shorter side wide, without
+    the zero frequency. Both images lose their weighted mean and are multiplied by a Hann window and the weight.
+    Correlated images (a reconstruction against the truth) are judged at 0.5; only two independent halves of the data
+    at `half_bit`.
     """
     height, width = reference.shape
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
     if weight is not None:
         window = window * np.asarray(weight) / np.max(weight)
-    first, second = (np.fft.fft2(window * (image - np.average(image, weights=window))) for image in (estimate, reference))
+    first, second = (
+        np.fft.fft2(window * (image - np.average(image, weights=window))) for image in (estimate, reference)
+    )
     steps = min(height, width)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]) * steps
     ring = np.round(radius).astype(int).ravel()
     rings = slice(1, steps // 2 + 1)
 
     def total(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(ring, values.ravel(), minlength=steps // 2 + 1)[rings]
+        return np.bincount(ring, values.ravel(), minlength=steps // 2 + 1)[rings].astype(np.float64)
 
     power = np.sqrt(total(np.abs(first) ** 2) * total(np.abs(second) ** 2))
     agreement = total((first * np.conj(second)).real)
     correlation = np.divide(agreement, power, out=np.zeros_like(power), where=power > 0)
-    return FourierRingCorrelation(np.arange(1, steps // 2 + 1) / steps, correlation, total(np.ones(ring.size)).astype(int))
+    return FourierRingCorrelation(
+        np.arange(1, steps // 2 + 1) / steps, correlation, total(np.ones(ring.size)).astype(int)
+    )
 
 
 def half_bit(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    """Half-bit information threshold of rings of so many pixels (van Heel and Schatz 2005, eq. 17).
+    """Half-bit information threshold of rings of so many pixels (van Heel and Schatz, J. Struct. Biol. 151, 250
+    (2005)).
 
-    It holds between two independent halves of the data (odd and even frames), not between a reconstruction and a truth.
+    It holds between two independent halves of the data (odd and even frames), not between a reconstruction and a
+    truth.
     """
     root = np.sqrt(np.asarray(pixels, np.float64))
     return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
@@ -211,8 +222,8 @@ def patch_metrics(
 
     estimate, reference: (N, h, w) complex, indexable. probe_intensity: (h, w), |probe|^2 summed over modes.
     amplitude_mse, phase_mse (rad^2), phase_variance (rad^2, of each reference patch about its own mean) and
-    phase_unexplained_variance (pooled MSE / pooled variance), every pixel alike; the same with the prefix `weighted_`,
-    constant and means weighted by the probe's intensity, where it is given. A flat patch scores about 1.
+    phase_unexplained_variance (pooled MSE / pooled variance), every pixel alike; the same with the prefix
+    `weighted_`, constant and means weighted by the probe's intensity, where it is given. A flat patch scores about 1.
     """
     if not (len(estimate) and tuple(np.shape(estimate)) == tuple(np.shape(reference))):
         found, expected = f"{np.shape(estimate)} and {np.shape(reference)}", "equal (N, h, w), N > 0"
@@ -223,12 +234,13 @@ def patch_metrics(
         weights["weighted_"] = np.asarray(probe_intensity, np.float64)
     sums = {prefix: np.zeros(3) for prefix in weights}
     for start in range(0, len(estimate), batch):
-        found, truth = (np.asarray(stack[start : start + batch], np.complex128) for stack in (estimate, reference))
+        part = slice(start, start + batch)
+        image, truth = np.asarray(estimate[part], np.complex128), np.asarray(reference[part], np.complex128)
         for prefix, weight in weights.items():
-            error = _phase_error(found * inner_constant(found, truth, weight), truth)
+            error = _phase_error(image * inner_constant(image, truth, weight), truth)
             phase = _phase(truth, weight)
             phase -= np.average(phase, axis=(1, 2), weights=_like(weight, phase), keepdims=True)
-            squares = (np.abs(found) - np.abs(truth)) ** 2, error**2, phase**2
+            squares = (np.abs(image) - np.abs(truth)) ** 2, error**2, phase**2
             sums[prefix] += [(square * weight).sum() / weight.sum() for square in squares]
     result = {}
     for prefix, values in sums.items():
@@ -243,8 +255,8 @@ def patch_metrics(
 def stitch_notebook(patches: NDArray[Any], *, step: int = 3, crop: int = 12) -> NDArray[np.float64]:
     """The public PtychoNN notebooks' stitching of real patches (lines, points, h, w): (step*lines, step*points).
 
-    The central crop x crop pixels of each patch are averaged on a grid of `step` pixels; pixel [step*i, step*j] is where
-    patch (i, j) has its centre [h//2, w//2].
+    The central crop x crop pixels of each patch are averaged on a grid of `step` pixels; pixel [step*i, step*j] is
+    where patch (i, j) has its centre [h//2, w//2].
     """
     lines, points, height, width = patches.shape
     if crop > min(height, width) or crop % 2:
@@ -269,12 +281,13 @@ def notebook_metric(
 ) -> dict[str, float]:
     """The paper's stitched errors on a block of a raster scan, their floors, and our headline on the same map.
 
-    estimate, reference: complex patches (lines, points, h, w) of the block, absolute phases (nothing is removed for the
-    paper's numbers). The paper and the notebooks resize the stitched map (`stitch_notebook`, raw phases averaged) to one
-    pixel a scan point and compare it with the reference's centre pixels: notebook_amplitude_mse, notebook_phase_mse. The
-    resize samples between pixels and blurs, so that perfect patches do not score zero: notebook_amplitude_floor and
-    notebook_phase_floor are the reference's own scores. Headline: the map read at [::step, ::step], floor 0, one constant
-    phase removed: grid_ + the names of `image_metrics`; and flat_phase_unexplained_variance, what a flat estimate scores.
+    estimate, reference: complex patches (lines, points, h, w) of the block, absolute phases (nothing is removed for
+    the paper's numbers). The paper and the notebooks resize the stitched map (`stitch_notebook`, raw phases averaged)
+    to one pixel a scan point and compare it with the reference's centre pixels: notebook_amplitude_mse,
+    notebook_phase_mse. The resize samples between pixels and blurs, so that perfect patches do not score zero:
+    notebook_amplitude_floor and notebook_phase_floor are the reference's own scores. Headline: the map read at
+    [::step, ::step], floor 0, one constant phase removed: grid_ + the names of `image_metrics`; and
+    flat_phase_unexplained_variance, what a flat estimate scores.
     """
     from skimage.transform import resize
 

@@ -6,7 +6,6 @@ and `Model.check` says where a scan differs: a warning, or a refusal that can be
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -81,7 +80,8 @@ class Model:
     """A trained network and its contract.
 
     card: `ModelCard`. network: in eval mode. probe: (modes, n, n) complex64 on the prepared grid, or None.
-    mean_pattern: (n, n) float32, mean network input of the training frames: shows another orientation, probe or centre.
+    mean_pattern: (n, n) float32, mean input of the training frames before standardisation: shows another orientation,
+    probe or centre.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Model:
     def _check_pattern(self, scan: Scan, warnings: list[str]) -> None:
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
-        mean = self.prepare_for(scan).apply(scan.frames[chosen])[:, 0].mean(axis=0)
+        mean = unstandardised(self.prepare_for(scan)).apply(scan.frames[chosen])[:, 0].mean(axis=0)
         match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
         best = max(match, key=lambda o: match[o])
         if match[Orientation.IDENTITY] > 0.9:
@@ -208,6 +208,11 @@ class Model:
         overlap = _correlation((np.abs(probe) ** 2).sum(axis=0), (np.abs(self.probe) ** 2).sum(axis=0))
         if overlap < 0.8:
             warnings.append(f"probe intensity matches the Model's only to {overlap:.2f} (1 is equal)")
+
+
+def unstandardised(preparation: Preparation) -> Preparation:
+    """The same without the data set's statistics: inputs are then positive and look like patterns."""
+    return preparation.replace(mean_input=None, deviation=1.0)
 
 
 def _correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:

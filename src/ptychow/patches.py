@@ -35,7 +35,7 @@ class PatchExtractor:
             values.imag, 3, mode="mirror"
         )
         # Mirrored borders let the four-point kernel reach the very edge of the object.
-        self._coefficients = np.pad(coefficients, 2, mode="reflect").astype(np.complex64)
+        self._coefficients = np.pad(coefficients, (2, 3), mode="reflect").astype(np.complex64)
 
     def inside(self, positions_px: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(N,) True where the whole patch lies in the object."""
@@ -56,14 +56,31 @@ class PatchExtractor:
                 remedy="Label the scan again, or leave these points out",
             )
         start = corners(positions_px, self.size) - self.origin
-        whole = np.floor(start + 1e-9).astype(int)
-        weights = cubic_spline_weights(start - whole)
         patches = np.empty((len(start), self.size, self.size), np.complex64)
-        for index, (row, column) in enumerate(whole + 1):  # + 2 of padding - 1 for the kernel's first point
-            window = self._coefficients[row : row + self.size + 3, column : column + self.size + 3]
-            across = sum(weights[index, 1, tap] * window[:, tap : tap + self.size] for tap in range(4))
-            patches[index] = sum(weights[index, 0, tap] * across[tap : tap + self.size] for tap in range(4))
+        for index, corner in enumerate(start):
+            patches[index] = self._sample(corner, (self.size, self.size))
         return patches
+
+    def region(self, origin: tuple[float, float], shape: tuple[int, int]) -> NDArray[np.complex64]:
+        """The object on another grid of the same pixels, whose pixel [0, 0] lies at `origin`; 0 beyond its border."""
+        start = np.asarray(origin) - self.origin
+        first = np.ceil(np.maximum(-start, 0) - 1e-9).astype(int)
+        last = np.minimum(np.floor(np.asarray(self.shape) - 1 - start + 1e-9).astype(int) + 1, shape)
+        image = np.zeros(shape, np.complex64)
+        if (last > first).all():
+            inner = (int(last[0] - first[0]), int(last[1] - first[1]))
+            image[first[0] : last[0], first[1] : last[1]] = self._sample(start + first, inner)
+        return image
+
+    def _sample(self, start: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+        """Spline values on a grid of `shape` from index `start` (inside the object)."""
+        whole = np.floor(start + 1e-9).astype(int)
+        row, column = whole
+        down, across = cubic_spline_weights(start - whole)
+        # Coefficients are padded by 2; the kernel starts one pixel before.
+        window = self._coefficients[row + 1 : row + shape[0] + 4, column + 1 : column + shape[1] + 4]
+        rows = sum((across[tap] * window[:, tap : tap + shape[1]] for tap in range(4)), start=np.complex64(0))
+        return sum((down[tap] * rows[tap : tap + shape[0]] for tap in range(4)), start=np.complex64(0))
 
 
 def cubic_spline_weights(fractions: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -1,9 +1,9 @@
-"""The one door to the iterative engine: Pty-Chi's LSQML gives a scan its object and probe, the labels for training.
+"""The one door to the iterative engine: Pty-Chi's LSQML makes the labels for training.
 
 LSQML: Odstrcil, Menzel and Guizar-Sicairos, "Iterative least-squares solver for generalized maximum-likelihood
-ptychography", Optics Express 26, 3108 (2018). Pty-Chi keeps its positions relative to an object-array point, its far field
-is an FFT without normalisation and without shifts, and it changes settings of the whole process: everything of that kind is
-translated here and nowhere else.
+ptychography", Optics Express 26, 3108 (2018). Pty-Chi counts positions from a point of the object array, its far
+field is an FFT without normalisation and without shifts, and it changes settings of the whole process: everything of
+that kind is translated here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychow.bad_pixels import find_bad_pixels
+from ptychow.devices import choose_device
 from ptychow.errors import InputError, MissingExtraError, PtychoWError
 from ptychow.scan import ObjectImage, Scan
+from ptychow.starting_probe import MOST_MODES, power_factor, starting_probe
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +33,17 @@ OnEpoch = Callable[[int, float], None]
 
 # Pixels of the object array beyond the outermost patches, so that sub-pixel shifts never leave it.
 MARGIN = 2
-# Arrays of (batch, modes, H, W) complex64 that an LSQML step holds at once, and of the object's size (measured).
-WORKING_COPIES, OBJECT_COPIES = 20, 16
-SECONDARY_POWER = 0.02
+# Complex arrays of (batch, modes, H, W), and of the object's size, that an LSQML step holds at once (measured).
+WORKING_COPIES, OBJECT_COPIES = 12, 10
 
 
 @dataclass(frozen=True)
 class Labelled:
     """What `label` gives.
 
-    scan: the scan with `object` (ObjectImage in the scan's own object pixels) and `probe` (modes, H, W) replaced.
-    errors: per epoch, the relative amplitude error sqrt(sum (|far field| - sqrt(counts))^2 / sum counts) over the pixels
-        that are believed: 0 is perfect, 1 is what an empty prediction scores.
+    scan: the scan with `object` (in the scan's own object pixels) and `probe` (modes, H, W) replaced.
+    errors: per epoch, the relative amplitude error sqrt(sum (|far field| - sqrt(counts))^2 / sum counts) over the
+    good pixels: 0 is perfect, 1 is what an empty prediction scores.
     seconds: wall time of the epochs.
     notes: what was assumed or left out, in words.
     """
@@ -63,7 +66,7 @@ def label(
 ) -> Labelled:
     """Reconstruct object and probe of a scan iteratively (LSQML), from an object that is 1 everywhere.
 
-    probe_modes: mutually incoherent modes to reconstruct; by default as many as the scan's probe has (1 without a probe).
+    probe_modes: mutually incoherent modes; by default as many as the scan's probe has (1 without a probe).
     device: "auto", "cpu", "cuda" or "xpu". seed: order of the frames in the batches.
     on_epoch: called with (epoch, error) after every epoch, error as in `Labelled.errors`.
 
@@ -81,14 +84,14 @@ def label(
     for name, number in (("epochs", epochs), ("batch_size", batch_size), ("probe_modes", probe_modes)):
         if number is not None and number < 1:
             raise InputError("too few", field=name, found=number, expected="1 or more")
-    device = choose_device(device)
-    start = _start_probe_shape(scan, probe_modes)
+    device = _choose_device(device)
+    modes = _choose_modes(scan, probe_modes)
     origin, shape = object_frame(scan)
-    _require_memory(scan, shape, min(batch_size, len(scan)), start[0])
+    _require_memory(scan, shape, min(batch_size, len(scan)), modes)
 
     frames, good, notes = _load_frames(scan)
     mean_pattern = frames.mean(axis=0, dtype=np.float64)
-    probe, probe_notes = _start_probe(scan, start[0], mean_pattern, good)
+    probe, probe_notes = starting_probe(scan, modes, mean_pattern, good)
 
     task = _Task(frames, good, scan.positions_px, origin, shape, probe, batch_size, device, seed)
     began = time.perf_counter()
@@ -96,14 +99,15 @@ def label(
     seconds = time.perf_counter() - began
 
     factor = power_factor(probe, mean_pattern, good)
-    how = f"LSQML (Pty-Chi {_version()}), {epochs} epochs, batch {batch_size}, {len(probe)} probe mode(s), seed {seed}"
+    settings = f"{epochs} epochs, batch {batch_size}, {modes} probe mode(s), seed {seed}"
+    how = f"LSQML (Pty-Chi {version('ptychi')}), {settings}"
     found = ObjectImage((image / factor).astype(np.complex64), origin, how)
     labelled = replace(scan, object=found, probe=(probe * factor).astype(np.complex64))
     return Labelled(labelled, tuple(errors), seconds, (*notes, *probe_notes))
 
 
 def object_frame(scan: Scan) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Origin (whole object pixels) and shape of the smallest object array that holds every patch, with `MARGIN`."""
+    """Origin (whole object pixels) and shape of an object array that holds every patch and `MARGIN` around."""
     half, size = np.array(scan.frame_shape) // 2, np.array(scan.frame_shape)
     first = np.floor(scan.positions_px.min(axis=0))
     last = np.floor(scan.positions_px.max(axis=0))
@@ -113,7 +117,7 @@ def object_frame(scan: Scan) -> tuple[tuple[float, float], tuple[int, int]]:
 
 
 def illumination(scan: Scan) -> NDArray[np.float32]:
-    """Counts that fell on each pixel of a labelled scan's object: |probe|^2 summed over modes and frames, (rows, columns).
+    """(rows, columns) counts that fell on each pixel of a labelled scan's object, over all frames.
 
     Patches are placed to the nearest pixel. Raises InputError for a scan without object and probe.
     """
@@ -131,95 +135,40 @@ def illumination(scan: Scan) -> NDArray[np.float32]:
     return total
 
 
-def power_factor(probe: NDArray[Any], mean_pattern: NDArray[Any], good: NDArray[np.bool_]) -> float:
-    """Factor on `probe` (modes, H, W) that gives its far field as many counts on the good pixels as `mean_pattern`.
-
-    `mean_pattern` and `good` (H, W) have zero frequency at [0, 0]. Without bad pixels |probe|^2 then sums to the counts.
-    """
-    predicted = (np.abs(np.fft.fft2(probe, norm="ortho")) ** 2).sum(axis=0)
-    return float(np.sqrt(mean_pattern[good].sum() / predicted[good].sum()))
-
-
-def add_modes(probe: NDArray[Any], count: int) -> NDArray[np.complex64]:
-    """`probe` (modes, H, W) with weak modes added until there are `count`; the total power stays.
-
-    The new ones are the first mode times x^m y^n under a Gaussian of its own width (as Pty-Chi and PtychoShelves start
-    theirs), orthogonal to all others, each with `SECONDARY_POWER` of the total power.
-    """
-    missing = count - len(probe)
-    intensity = np.abs(probe[0]) ** 2
-    axes = []
-    for axis, length in enumerate(intensity.shape):
-        profile = intensity.sum(axis=1 - axis)
-        centre = np.average(np.arange(length), weights=profile)
-        width = np.sqrt(np.average((np.arange(length) - centre) ** 2, weights=profile)) or 1.0
-        axes.append((np.arange(length) - centre) / width)
-    y, x = np.meshgrid(*axes, indexing="ij")
-    powers = [(order - n, n) for order in range(1, missing + 1) for n in range(order + 1)][:missing]
-    envelope = probe[0] * np.exp(-(x**2 + y**2) / 2)
-    basis = np.stack([*probe, *(x**m * y**n * envelope for m, n in powers)]).reshape(count, -1)
-    new = np.linalg.qr(basis.T)[0].T[len(probe) :].reshape(missing, *intensity.shape)
-    total = float((np.abs(probe) ** 2).sum())
-    kept = probe * np.sqrt(1 - SECONDARY_POWER * missing)
-    return np.concatenate([kept, new * np.sqrt(SECONDARY_POWER * total)]).astype(np.complex64)
+def _choose_device(name: str) -> str:
+    """Device type for `name`, of those Pty-Chi knows. Raises InputError where it is not there."""
+    if ":" in name:
+        remedy = "Choose the card with CUDA_VISIBLE_DEVICES: Pty-Chi takes the first it sees"
+        raise InputError("one card of several", field="device", found=name, remedy=remedy)
+    return choose_device(name, ("cpu", "cuda", "xpu"))
 
 
-def choose_device(name: str) -> str:
-    """"cpu", "cuda" or "xpu" for `name`, which may be "auto". Raises InputError where it is not there."""
-    import torch
-
-    there = {"cuda": torch.cuda.is_available, "xpu": torch.xpu.is_available, "cpu": lambda: True}
-    if name == "auto":
-        return next(device for device, available in there.items() if available())
-    if name not in there or not there[name]():
-        found = [device for device, available in there.items() if available()]
-        raise InputError("not available to Pty-Chi here", field="device", found=name, expected=", ".join(["auto", *found]))
-    return name
-
-
-def _start_probe_shape(scan: Scan, modes: int | None) -> tuple[int, int, int]:
-    """(modes, H, W) of the probe to reconstruct. Raises InputError where frames or probe do not allow one."""
+def _choose_modes(scan: Scan, wanted: int | None) -> int:
+    """How many probe modes to reconstruct. Raises InputError where frames or probe do not allow any."""
     height, width = scan.frame_shape
     if height != width:
-        remedy = "Crop or pad the frames to a square: otherwise the object pixel differs between rows and columns"
-        raise InputError("not square", file=scan.name, field="frames", found=f"{height} x {width}", remedy=remedy)
+        raise InputError(
+            "not square",
+            file=scan.name,
+            field="frames",
+            found=f"{height} x {width}",
+            remedy="Crop or pad them: otherwise the object pixel differs between rows and columns",
+        )
     if scan.probe is not None and scan.probe.shape[1:] != scan.frame_shape:
         found, expected = scan.probe.shape[1:], scan.frame_shape
-        raise InputError("differs from the frames", file=scan.name, field="probe", found=found, expected=expected)
-    given = 1 if scan.probe is None else len(scan.probe)
-    if modes is not None and modes * SECONDARY_POWER >= 0.5:
-        raise InputError("too many", field="probe_modes", found=modes, expected=f"below {0.5 / SECONDARY_POWER:.0f}")
-    return modes or given, height, width
-
-
-def _start_probe(
-    scan: Scan, count: int, mean_pattern: NDArray[Any], good: NDArray[np.bool_]
-) -> tuple[NDArray[np.complex64], list[str]]:
-    """Starting probe (count, H, W), scaled to the counts, and what was assumed."""
-    notes = []
-    if scan.probe is None:
-        probe = np.fft.fftshift(np.fft.ifft2(np.sqrt(mean_pattern), norm="ortho"))[None]
-        notes.append("no probe in the scan: started from the inverse Fourier transform of the root mean pattern")
-    else:
-        probe = scan.probe
-    if not (np.isfinite(probe).all() and np.abs(probe).any()):
-        raise InputError("zero or not finite", file=scan.name, field="probe", remedy="Remove it, and one is estimated")
-    if count < len(probe):
-        strongest = np.argsort(-(np.abs(probe) ** 2).sum(axis=(1, 2)), kind="stable")[:count]
-        notes.append(f"kept the {count} strongest of {len(probe)} probe modes")
-        probe = probe[strongest]
-    elif count > len(probe):
-        notes.append(f"added {count - len(probe)} weak probe mode(s), orthogonal to the first {len(probe)}")
-        probe = add_modes(probe, count)
-    return (probe * power_factor(probe, mean_pattern, good)).astype(np.complex64), notes
+        raise InputError("not of the frames' size", file=scan.name, field="probe", found=found, expected=expected)
+    if wanted is not None and wanted > MOST_MODES:
+        raise InputError("too many", field="probe_modes", found=wanted, expected=f"at most {MOST_MODES}")
+    return wanted or (1 if scan.probe is None else len(scan.probe))
 
 
 def _require_memory(scan: Scan, shape: tuple[int, int], batch: int, modes: int) -> None:
-    """Raise InputError where Pty-Chi, which wants all frames at once, would not fit into the memory that is free."""
+    """Raise InputError where Pty-Chi, which wants all frames at once, needs more memory than is free."""
     import psutil
 
     pixels = int(np.prod(scan.frame_shape))
-    needed = 4 * len(scan) * pixels + 8 * (WORKING_COPIES * batch * modes * pixels + OBJECT_COPIES * shape[0] * shape[1])
+    working = WORKING_COPIES * batch * modes * pixels + OBJECT_COPIES * shape[0] * shape[1]
+    needed = 4 * len(scan) * pixels + 8 * working
     free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(
@@ -229,58 +178,56 @@ def _require_memory(scan: Scan, shape: tuple[int, int], batch: int, modes: int) 
             field="frames",
             found=f"{needed / 2**30:.1f} GiB needed",
             expected=f"at most the {free / 2**30:.1f} GiB that are free",
-            remedy="Label a part of the scan, crop or bin the frames, or check that the positions are in the right unit",
+            remedy="Label a part of the scan, crop or bin the frames, or check the positions' unit",
         )
 
 
 def _load_frames(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]:
-    """All frames as float32 (N, H, W) and the good pixels (H, W), both with zero frequency at [0, 0]; and notes.
+    """All frames as float32 (N, H, W) and the good pixels (H, W), zero frequency at [0, 0]; and notes.
 
-    Bad pixels are set to 0. A pixel that saturates in any frame is bad: Pty-Chi takes one mask for all frames.
+    Bad pixels, those of the scan's mask or, without one, those found in the data, are set to 0. So are pixels that
+    saturate in any frame: Pty-Chi takes one mask for all frames.
     """
-    good = np.ones(scan.frame_shape, bool) if scan.mask is None else scan.mask.copy()
-    masked = int(good.size - good.sum())
     frames = np.empty(scan.frames.shape, np.float32)
+    saturated = np.zeros(scan.frame_shape, bool)
     for indices, batch in scan.batches(256):
         if scan.saturation is not None:
-            good &= ~(batch >= scan.saturation).any(axis=0)
+            saturated |= (batch >= scan.saturation).any(axis=0)
         frames[indices] = batch
-    saturated = int(good.size - good.sum()) - masked
+    if scan.mask is not None:
+        good, origin = scan.mask, "masked"
+    else:
+        good, origin = find_bad_pixels(frames.mean(axis=0), frames.max(axis=0), frames=len(frames))[0], "bad"
+    left_out = {origin: ~good, "saturated": saturated & good}
+    good = good & ~saturated
     if not good.any():
-        raise InputError("every pixel saturates in some frame", file=scan.name, field="saturation", found=scan.saturation)
+        raise InputError("no good pixel is left", file=scan.name, field="frames", remedy="Check the mask")
     frames[:, ~good] = 0
     for problem, wrong in (("not finite", ~np.isfinite(frames)), ("negative", frames < 0)):
         if wrong.any():
-            where = np.unravel_index(int(wrong.argmax()), frames.shape)
+            frame, row, column = np.unravel_index(int(wrong.argmax()), frames.shape)
             raise InputError(
                 f"{int(wrong.sum())} {problem} value(s) in unmasked pixels",
                 file=scan.name,
                 field="frames",
-                found=f"the first in frame {where[0]}, pixel ({where[1]}, {where[2]})",
+                found=f"the first in frame {frame}, pixel ({row}, {column})",
                 expected="counts of zero or more",
                 remedy="Mask these pixels, or repair the file",
             )
     if not frames.any():
         raise InputError("all zero", file=scan.name, field="frames", expected="some counts")
-    notes = [f"{masked} masked pixel(s) left out"] if masked else []
-    notes += [f"{saturated} pixel(s) that saturate in some frame left out"] if saturated else []
     for indices, _ in scan.batches(256):
         frames[indices] = np.fft.ifftshift(frames[indices], axes=(1, 2))
+    notes = [f"{pixels.sum()} {kind} pixel(s) left out" for kind, pixels in left_out.items() if pixels.any()]
     return frames, np.fft.ifftshift(good), notes
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("ptychi")
 
 
 @dataclass
 class _Task:
     """One Pty-Chi task, in our conventions.
 
-    frames, good: zero frequency at [0, 0]. positions: (N, 2) probe centres in object pixels. origin, shape: of the object
-    array. probe: (modes, H, W) for the orthonormal transform.
+    frames, good: zero frequency at [0, 0]. positions: (N, 2) probe centres in object pixels. origin, shape: of the
+    object array. probe: (modes, H, W) for the orthonormal transform.
     """
 
     frames: NDArray[np.float32]
@@ -302,10 +249,11 @@ class _Task:
 
         height, width = self.frames.shape[1:]
         unit = np.sqrt(height * width)  # Pty-Chi's transform is not normalised
-        centre = self.positions.mean(axis=0)
+        # Pty-Chi wants centred positions, and keeps its origin half a pixel off whole ones: a whole centre fits both.
+        centre = np.rint(self.positions.mean(axis=0))
         y, x = (self.positions - centre).T
         with _untouched_process(self.device), self._explained_failures(name):
-            task = PtychographyTask(
+            task: Any = PtychographyTask(
                 self._options(centre),
                 diffraction_data=torch.from_numpy(self.frames),
                 object_data=np.ones((1, *self.shape), np.complex64),
@@ -322,21 +270,18 @@ class _Task:
                 for epoch in range(1, epochs + 1):
                     task.run(1)
                     errors.append(float(task.reconstructor.loss_tracker.table.loss.iloc[-1]) ** 0.5)
-                    if not errors[-1] < 1:
-                        raise PtychoWError(
-                            f"{name}: the iterative reconstruction diverged in epoch {epoch} (error {errors[-1]:.3g}, an "
-                            "empty prediction has 1). Check positions, probe and mask with `ptychow inspect`"
-                        )
+                    if not errors[-1] < (1 if epoch == epochs else np.inf):
+                        raise _diverged(name, f"error {errors[-1]:.3g} after epoch {epoch}, an empty prediction has 1")
                     if on_epoch is not None:
                         on_epoch(epoch, errors[-1])
                 image = task.get_data_to_cpu("object", as_numpy=True)[0]
                 probe = task.get_data_to_cpu("probe", as_numpy=True)[0] * unit
         if not (np.isfinite(image).all() and np.isfinite(probe).all()):
-            raise PtychoWError(f"{name}: the iterative reconstruction diverged (not finite after {epochs} epochs)")
+            raise _diverged(name, f"not finite after {epochs} epochs")
         return image, probe, errors
 
     def _options(self, centre: NDArray[np.float64]) -> Any:
-        """LSQML as it works on measured scans: our probe scale (theirs costs an epoch), everything else as Pty-Chi has it."""
+        """Pty-Chi's defaults, but for the probe's scale (finding it would cost Pty-Chi an epoch) and the layout."""
         from ptychi.api import Devices, ObjectPosOriginCoordsMethods
         from ptychi.api.options.lsqml import LSQMLOptions
 
@@ -361,14 +306,19 @@ class _Task:
         try:
             yield
         except torch.linalg.LinAlgError as error:
-            raise PtychoWError(f"{name}: the iterative reconstruction diverged ({error})") from error
+            raise _diverged(name, str(error)) from error
         except torch.OutOfMemoryError as error:
             remedy = "use a smaller batch, fewer probe modes, or --device cpu"
             raise PtychoWError(f"{name}: {self.device} ran out of memory: {remedy}") from error
 
 
+def _diverged(name: str, how: str) -> PtychoWError:
+    remedy = "Check positions, probe and mask with `ptychow inspect`"
+    return PtychoWError(f"{name}: the iterative reconstruction diverged ({how}). {remedy}")
+
+
 class _SquaredError:
-    """Squared relative amplitude error of a batch over the good pixels (Pty-Chi's own measure ignores the mask)."""
+    """Squared relative amplitude error of a batch over the good pixels (Pty-Chi's own ignores the mask)."""
 
     def __init__(self, good: torch.Tensor) -> None:
         self.good = good
@@ -381,11 +331,12 @@ class _SquaredError:
 
 @contextmanager
 def _untouched_process(device: str) -> Iterator[None]:
-    """Give back what a Pty-Chi task changes for the whole process: torch's default device and dtype, root logging."""
+    """Give back what a Pty-Chi task changes for the whole process: torch's defaults and root logging."""
     import torch
     from ptychi.device import get_torch_accelerator_module, set_torch_accelerator_module
 
-    default_device, dtype, module = torch.get_default_device(), torch.get_default_dtype(), get_torch_accelerator_module()
+    default_device, dtype = torch.get_default_device(), torch.get_default_dtype()
+    module = get_torch_accelerator_module()
     root, own = logging.getLogger(), logging.getLogger("ptychi")
     level = own.level
     # With a handler present, logging.info() and the like do not install one of their own.

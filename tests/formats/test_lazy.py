@@ -1,6 +1,5 @@
 """Lazy frames: the same values as the array, nothing read early, clear errors for damage."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -31,16 +30,11 @@ def stored_frames(folder: Path) -> dict[str, LazyFrames]:
     np.savez_compressed(folder / "packed.npz", frames=ARRAY, raster=RASTER)
     np.save(folder / "alone.npy", ARRAY)
     names = ("plain", "raster", "chunked", "bitshuffle", "linked")
-    frames: dict[str, LazyFrames] = {
-        f"hdf5 {name}": HDF5Frames.open(folder / "frames.h5", name) for name in names
-    }
+    frames: dict[str, LazyFrames] = {f"hdf5 {name}": HDF5Frames.open(folder / "frames.h5", name) for name in names}
     frames |= {
-        f"stored {name}": NumpyFrames.open(folder / "stored.npz", name)
-        for name in ("frames", "raster", "fortran")
+        f"stored {name}": NumpyFrames.open(folder / "stored.npz", name) for name in ("frames", "raster", "fortran")
     }
-    frames |= {
-        f"packed {name}": NumpyFrames.open(folder / "packed.npz", name) for name in ("frames", "raster")
-    }
+    frames |= {f"packed {name}": NumpyFrames.open(folder / "packed.npz", name) for name in ("frames", "raster")}
     return frames | {"npy": NumpyFrames.open(folder / "alone.npy")}
 
 
@@ -82,10 +76,11 @@ def test_pickles_hold_no_frames_and_no_handles(stored):
         assert np.array_equal(pickle.loads(content)[[3, 1]], ARRAY[[3, 1]])
 
 
-def test_out_of_range_is_an_index_error(stored):
+def test_wrong_indices_are_index_errors(stored):
     for frames in stored.values():
-        with pytest.raises(IndexError):
-            frames[COUNT]
+        for index in (COUNT, -COUNT - 1, [0, COUNT], [True, False], [0.5], (1, 2), None):
+            with pytest.raises(IndexError):
+                frames[index]
 
 
 def test_a_huge_file_opens_without_being_read(tmp_path):
@@ -104,7 +99,7 @@ def test_a_huge_file_opens_without_being_read(tmp_path):
 def test_a_huge_npy_is_mapped(tmp_path):
     path = tmp_path / "huge.npy"
     np.lib.format.open_memmap(path, "w+", np.uint8, (100_000, 1024, 1024)).flush()  # sparse
-    if os.stat(path).st_blocks * 512 > 2**30:
+    if path.stat().st_blocks * 512 > 2**30:
         pytest.skip("this file system stores zeros")
     assert NumpyFrames.open(path)[[99_999, 3]].shape == (2, 1024, 1024)
 
@@ -114,7 +109,7 @@ def test_no_file_stays_open(stored):
     if not listing.is_dir():
         pytest.skip("no /proc here")
     stored["hdf5 plain"][3]
-    assert not any("frames.h5" in os.readlink(entry) for entry in listing.iterdir() if entry.is_symlink())
+    assert not any("frames.h5" in str(entry.readlink()) for entry in listing.iterdir() if entry.is_symlink())
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (2, 2, 2, 3, 3)])
@@ -173,7 +168,7 @@ def test_file_replaced_by_another_shape(tmp_path):
 def test_external_link_to_nowhere(tmp_path):
     with h5py.File(tmp_path / "master.h5", "w") as file:
         file["data"] = h5py.ExternalLink("data_000001.h5", "/data")
-    with pytest.raises(InputError, match=r"master\.h5: data: a link that leads nowhere"):
+    with pytest.raises(InputError, match=r"master\.h5: data: a link to another file .* found /data of data_000001"):
         HDF5Frames.open(tmp_path / "master.h5", "data")
 
 

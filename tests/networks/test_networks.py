@@ -75,9 +75,7 @@ def test_ptychonn_state_dict_has_the_published_names():
         "decoder1": (0, 2, 5, 7, 10, 12, 15),
         "decoder2": (0, 2, 5, 7, 10, 12, 15),
     }
-    expected = {
-        f"{part}.{n}.{kind}" for part, ns in places.items() for n in ns for kind in ("weight", "bias")
-    }
+    expected = {f"{part}.{n}.{kind}" for part, ns in places.items() for n in ns for kind in ("weight", "bias")}
     assert set(names) == expected
 
 
@@ -87,9 +85,7 @@ def test_shapes_types_and_ranges(name, options, size):
     with torch.no_grad():
         amplitude, phase = make(name, options)(patterns(1, size))
     for output in (amplitude, phase):
-        assert (
-            output.shape == (1, 1, size, size) and output.dtype == torch.float32 and output.isfinite().all()
-        )
+        assert output.shape == (1, 1, size, size) and output.dtype == torch.float32 and output.isfinite().all()
     assert amplitude.min() >= 0 and phase.abs().max() <= np.pi
 
 
@@ -117,11 +113,7 @@ def test_gradients_reach_every_parameter(name, options):
     network = make(name, options)
     amplitude, phase = network(4 * patterns(4))
     (amplitude.sum() + phase.sum()).backward()
-    idle = [
-        key
-        for key, value in network.named_parameters()
-        if value.grad is None or not value.grad.abs().sum() > 0
-    ]
+    idle = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
     assert not idle
 
 
@@ -176,9 +168,7 @@ def test_complex_heads_give_modulus_and_angle_with_finite_gradients(values):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 60, 64), (1, 1, 64, 100), (1, 2, 64, 64), (1, 64, 64), (1, 1, 0, 64)]
-)
+@pytest.mark.parametrize("shape", [(1, 1, 60, 64), (1, 1, 64, 100), (1, 2, 64, 64), (1, 64, 64), (1, 1, 0, 64)])
 def test_wrong_inputs_are_named(name, shape):
     with pytest.raises(InputError, match=r"multiples of (8|16), such as 64|expected \(N, 1, H, W\)"):
         make(name)(torch.zeros(shape))

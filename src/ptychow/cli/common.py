@@ -13,7 +13,8 @@ import typer
 from ptychow.files import to_json
 
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Where to write; by default beside the input, or in this folder.")
+    Path | None,
+    typer.Option("--output", "-o", help="Where to write; by default beside the input, or in this folder."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -21,11 +22,14 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps or x
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on where Model and data do not match.")]
 PixelSize = Annotated[
-    float | None, typer.Option("--pixel-size-nm", help="Object pixel in nanometres, where the file does not say.")
+    float | None,
+    typer.Option("--pixel-size-nm", help="Object pixel in nanometres, where the file does not say."),
 ]
 Mapping = Annotated[
     list[str] | None,
-    typer.Option("--map", help="For other HDF5 files: NAME=/path/in/file, repeated, or a TOML file of such lines."),
+    typer.Option(
+        "--map", help="For other HDF5 files: NAME=/path/in/file, repeated, or a TOML file of such lines."
+    ),
 ]
 
 Advance = Callable[..., None]
@@ -74,7 +78,14 @@ class Report:
             yield lambda steps=1, note="": None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("{task.description}"),
@@ -138,3 +149,19 @@ def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
         else:
             raise InputError("neither NAME=/path nor a TOML file", field="--map", found=entry)
     return mapping
+
+
+def output_path(output: Path | None, source: Path, ending: str) -> Path:
+    """Where to write: `output`, or in that folder, or beside `source`; the name is then the source's stem + `ending`.
+
+    Raises InputError for `source` itself: what was measured is never overwritten.
+    """
+    from ptychow.errors import InputError
+
+    name = source.stem + ending
+    target = source.with_name(name) if output is None else output / name if output.is_dir() else output
+    if target.resolve() == source.resolve():
+        raise InputError(
+            "would overwrite the input", file=target, field="--output", remedy="Choose another name"
+        )
+    return target

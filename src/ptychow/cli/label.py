@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Device, Json, Mapping, Output, PixelSize, Quiet, Report, Seed, output_path, parse_mapping
+from ptychow.cli.common import (
+    Device,
+    Json,
+    Mapping,
+    Output,
+    PixelSize,
+    Quiet,
+    Report,
+    Seed,
+    output_path,
+    parse_mapping,
+)
 
 
 def label(
@@ -15,7 +26,8 @@ def label(
     output: Output = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over all frames.")] = 40,
     modes: Annotated[
-        int | None, typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.")
+        int | None,
+        typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Frames a step.")] = 64,
     device: Device = "auto",

@@ -100,9 +100,7 @@ def _require_file(path: Path) -> None:
             if not names
             else f"a folder with {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
         )
-        raise InputError(
-            "not a file", file=path, found=found, expected="a scan file", remedy="Name the file itself"
-        )
+        raise InputError("not a file", file=path, found=found, expected="a scan file", remedy="Name the file itself")
     if not path.exists():
         raise InputError("no such file", file=path, remedy="Check the name")
     if not os.access(path, os.R_OK):

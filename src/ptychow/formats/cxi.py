@@ -86,9 +86,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     with open_hdf5(path) as file:
         dataset = _first(file, FRAMES, path, "frames")
         frames = HDF5Frames.open(path, dataset)
-        positions, unit = _translation(
-            file, _first(file, TRANSLATION, path, "positions"), path, frames.shape[0]
-        )
+        positions, unit = _translation(file, _first(file, TRANSLATION, path, "positions"), path, frames.shape[0])
         own = f"{OWN}/nominal_translation"
         raster = _numbers(file, f"{OWN}/raster", path, 2)
         return Scan(
@@ -100,9 +98,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             saturation=_scalar(file, f"{OWN}/saturation", path),
             probe=_probe(file, path),
             object=_object(file, path) if f"{IMAGE}/data" in file else None,
-            label_patches=HDF5Frames.open(path, f"{OWN}/label_patches")
-            if f"{OWN}/label_patches" in file
-            else None,
+            label_patches=HDF5Frames.open(path, f"{OWN}/label_patches") if f"{OWN}/label_patches" in file else None,
             nominal_positions=_translation(file, own, path, frames.shape[0])[0] if own in file else None,
             raster=frames.raster if raster is None else (int(raster[0]), int(raster[1])),
             name=path.name,
@@ -167,9 +163,7 @@ def write_reconstruction(
             if values is None:
                 continue
             if values.shape != image.image.shape:
-                raise InputError(
-                    "not of the image's shape", field=name, found=values.shape, expected=image.image.shape
-                )
+                raise InputError("not of the image's shape", field=name, found=values.shape, expected=image.image.shape)
             file.create_dataset(f"{OWN}/{name}", data=values, compression="gzip", shuffle=True)
         file[f"{OWN}/summary"] = to_json(dict(summary), indent=None)
 
@@ -238,12 +232,10 @@ def _first(file: h5py.File, names: tuple[str, ...], path: Path, what: str) -> st
     if found is None:
         is_picture = what == "frames" and f"{IMAGE}/data" in file
         raise InputError(
-            "this CXI file holds a reconstruction, not a scan"
-            if is_picture
-            else f"a CXI file without {what}",
+            "this CXI file holds a reconstruction, not a scan" if is_picture else f"a CXI file without {what}",
             file=path,
             found=", ".join(hdf5_listing(file)) or "no dataset at all",
-            expected=f"/{names[-1]} or /{names[0]}",
+            expected=f"/{names[0]}",
             remedy=None
             if is_picture
             else "For another layout say where things are: --map frames=/... --map positions=/...",
@@ -295,9 +287,7 @@ def _mask(file: h5py.File, path: Path, frame_shape: tuple[int, ...]) -> NDArray[
         return None
     shape = file[name].shape
     if shape[-2:] != frame_shape or len(shape) not in (2, 3):
-        raise InputError(
-            "does not fit the frames", file=path, field=name, found=f"shape {shape}", expected=frame_shape
-        )
+        raise InputError("does not fit the frames", file=path, field=name, found=f"shape {shape}", expected=frame_shape)
     layers = file[name] if len(shape) == 3 else [read_hdf5_array(file, name, path)]
     bad = np.zeros(frame_shape, bool)
     for layer in layers:

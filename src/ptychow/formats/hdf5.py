@@ -53,9 +53,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         _require_keys(file, path, mapping)
         unit = mapping["position_unit"]
         if unit not in UNITS:
-            raise InputError(
-                "unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS)
-            )
+            raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
         frames = HDF5Frames.open(path, mapping["frames"])
         position_unit: PositionUnit = "px" if unit == "px" else "m"
         return Scan(

@@ -66,15 +66,33 @@ class LazyFrames(ABC):
 
         Raises InputError where the file cannot be read or the frames do not fit in memory.
         """
-        indices = np.arange(self.shape[0])[index]
-        wanted = np.atleast_1d(indices)
-        require_memory(wanted.size * math.prod(self.shape[1:]) * self.dtype.itemsize, self.path, self.dataset)
-        frames = self._read(wanted)
-        return frames if np.ndim(indices) else frames[0]
+        if isinstance(index, int | np.integer):
+            return self[np.array([index])][0]
+        indices = _indices(index, self.shape[0])
+        require_memory(len(indices) * math.prod(self.shape[1:]) * self.dtype.itemsize, self.path, self.dataset)
+        return self._read(indices)
 
     @abstractmethod
     def _read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """A copy of the frames at `indices`, all within range."""
+
+
+def _indices(index: Any, count: int) -> NDArray[np.int64]:
+    """What a slice, or an array of integers or booleans, means for `count` frames.
+
+    Raises IndexError as numpy does.
+    """
+    if isinstance(index, slice):
+        return np.arange(*index.indices(count))
+    wanted = np.asarray(index)
+    if wanted.dtype == np.bool_ and wanted.shape == (count,):
+        return np.flatnonzero(wanted)
+    if isinstance(index, tuple) or wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise IndexError(f"frames are chosen by integers, a slice, or one boolean each, not by {index!r}")
+    wanted = wanted.astype(np.int64)
+    if np.any((wanted < -count) | (wanted >= count)):
+        raise IndexError(f"index out of range for {count} frames")
+    return np.where(wanted < 0, wanted + count, wanted)
 
 
 class HDF5Frames(LazyFrames):
@@ -161,15 +179,16 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 def hdf5_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     """The dataset `name`. Raises InputError where it, or a file that it is made of, is missing."""
-    try:
-        found = file.get(name)
-    except KeyError as error:  # an external link whose file or target is missing
+    found = file.get(name)
+    link = file.get(name, getlink=True)
+    if found is None and isinstance(link, h5py.ExternalLink):
         raise InputError(
-            f"a link that leads nowhere ({' '.join(str(error).split())})",
+            "a link to another file leads nowhere",
             file=path,
             field=name,
-            remedy="Copy the linked file beside this one",
-        ) from error
+            found=f"{link.path} of {link.filename}",
+            remedy="Copy that file beside this one",
+        )
     if not isinstance(found, h5py.Dataset) or found.shape is None:
         raise InputError(
             "no such dataset",
@@ -210,11 +229,11 @@ def read_hdf5_complex(file: h5py.File, name: str, path: Path) -> NDArray[np.comp
 
 
 def hdf5_listing(file: h5py.File, most: int = 12) -> list[str]:
-    """Path and shape of the first datasets in a file, for messages."""
+    """Path and shape of the first arrays in a file, for messages."""
     names: list[str] = []
 
     def note(name: str, item: h5py.Group | h5py.Dataset) -> bool | None:
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and item.shape:
             names.append(f"/{name} {item.shape}")
         return True if len(names) == most else None  # anything but None ends the visit
 

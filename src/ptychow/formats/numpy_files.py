@@ -106,13 +106,9 @@ def _stream(path: Path, member: str) -> Iterator[IO[bytes]]:
             with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as stream:
                 yield stream
     except KeyError:
-        raise InputError(
-            "no such array", file=path, field=member, found=", ".join(npz_members(path))
-        ) from None
+        raise InputError("no such array", file=path, field=member, found=", ".join(npz_members(path))) from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(
-            f"damaged ({error})", file=path, field=member or None, remedy="Copy it again"
-        ) from error
+        raise InputError(f"damaged ({error})", file=path, field=member or None, remedy="Copy it again") from error
 
 
 def _header(stream: IO[bytes], path: Path, member: str) -> Header:

@@ -117,6 +117,4 @@ def _labels_beside(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-FORMAT = Format(
-    name="ptychonn", title="PtychoNN raster (arr_0 in npz)", recognises=recognises, read=read, keys=KEYS
-)
+FORMAT = Format(name="ptychonn", title="PtychoNN raster (arr_0 in npz)", recognises=recognises, read=read, keys=KEYS)

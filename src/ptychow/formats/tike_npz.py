@@ -62,9 +62,7 @@ def with_scaled_probe(scan: Scan, probe: NDArray[Any]) -> Scan:
         return scan
     factor = np.sqrt(counts / len(scan) / power)
     record = f"multiplied by {factor:.6g} so that |probe|^2 sums to the mean counts of a frame"
-    return replace(
-        scan, probe=(probe * factor).astype(np.complex64), metadata={**scan.metadata, "probe_scale": record}
-    )
+    return replace(scan, probe=(probe * factor).astype(np.complex64), metadata={**scan.metadata, "probe_scale": record})
 
 
 FORMAT = Format(

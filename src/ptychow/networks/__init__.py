@@ -39,9 +39,7 @@ class NetworkSpec:
 
     def settings(self) -> dict[str, Any]:
         """Names and default values of the settings; imports torch."""
-        return {
-            name: parameter.default for name, parameter in inspect.signature(self.load()).parameters.items()
-        }
+        return {name: parameter.default for name, parameter in inspect.signature(self.load()).parameters.items()}
 
 
 _WNET = "ptychow.networks.wnet"

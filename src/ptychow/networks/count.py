@@ -52,16 +52,12 @@ def count(network: nn.Module, size: int = 64) -> Cost:
         flops += module_flops
 
     # Containers do not match any counted type: only leaves are tallied.
-    hooks: list[Any] = [
-        module.register_forward_hook(tally) for module in network.modules() if _is_counted(module)
-    ]
+    hooks: list[Any] = [module.register_forward_hook(tally) for module in network.modules() if _is_counted(module)]
     was_training = network.training
     parameters = list(network.parameters())
     try:
         with torch.no_grad():
-            network.eval()(
-                torch.zeros(1, 1, size, size, device=parameters[0].device, dtype=parameters[0].dtype)
-            )
+            network.eval()(torch.zeros(1, 1, size, size, device=parameters[0].device, dtype=parameters[0].dtype))
     finally:
         network.train(was_training)
         for hook in hooks:

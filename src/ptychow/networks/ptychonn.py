@@ -35,9 +35,7 @@ class PtychoNN(PatternNetwork):
         if levels not in (3, 4):
             raise InputError("no such network", field="levels", found=levels, expected="3 or 4")
         if nconv < 1:
-            raise InputError(
-                "no such network", field="nconv", found=nconv, expected="a positive number of filters"
-            )
+            raise InputError("no such network", field="nconv", found=nconv, expected="a positive number of filters")
         super().__init__(
             size_multiple=2**levels,
             amplitude_max=amplitude_max,

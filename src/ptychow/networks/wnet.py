@@ -55,8 +55,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """ConvNeXt V2 block: depthwise convolution, then a four times wider layer at every pixel, added to the
-    input."""
+    """ConvNeXt V2 block: depthwise convolution, then a four times wider layer at every pixel, added to the input."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -111,9 +110,7 @@ class Encoder(nn.Sequential):
 class Decoder(nn.Sequential):
     """(N, channels, H/16, W/16) to one map (N, 1, H, W)."""
 
-    def __init__(
-        self, channels: int, decoder_dims: Sequence[int], convs_per_level: int, separable: bool
-    ) -> None:
+    def __init__(self, channels: int, decoder_dims: Sequence[int], convs_per_level: int, separable: bool) -> None:
         layers: list[nn.Module] = []
         for width in decoder_dims:
             layers.append(_double_size())
@@ -172,13 +169,9 @@ class WNet(PatternNetwork):
                     "no such network", field=name, found=list(value), expected=f"{length} positive integers"
                 )
         if min(dims[1:]) < 16:
-            raise InputError(
-                "no such network", field="dims", found=list(dims), expected="16 or more after the first"
-            )
+            raise InputError("no such network", field="dims", found=list(dims), expected="16 or more after the first")
         if kernel < 1 or kernel % 2 == 0:
-            raise InputError(
-                "no such network", field="kernel", found=kernel, expected="a positive odd number"
-            )
+            raise InputError("no such network", field="kernel", found=kernel, expected="a positive odd number")
         super().__init__(
             size_multiple=16,
             amplitude_max=amplitude_max,

@@ -17,8 +17,8 @@ class Detector:
 
     background: expected counts a pixel that do not come from the beam.
     dead: (H, W) bool, True where a pixel always reads zero; None for none.
-    saturation: the largest count a pixel can give; None for the largest number of `dtype`. Never more than that one:
-        counts are clipped, they do not wrap around.
+    saturation: the largest count a pixel can give; None for the largest number of `dtype`. Never more than
+        that one: counts are clipped, they do not wrap around.
     dtype: integer type of the frames.
     """
 
@@ -28,8 +28,12 @@ class Detector:
     dtype: DTypeLike = np.uint16
 
     def __post_init__(self) -> None:
-        if np.dtype(self.dtype).kind not in "ui":
-            raise InputError("counts need an integer type", field="dtype", found=np.dtype(self.dtype))
+        try:
+            integer = np.dtype(self.dtype).kind in "ui"
+        except TypeError:
+            integer = False
+        if not integer:
+            raise InputError("counts need an integer type", field="dtype", found=self.dtype, expected="uint16")
         for name in ("background", "saturation"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -52,7 +56,12 @@ class Detector:
 def random_dead_pixels(shape: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(H, W) bool with `count` different pixels True."""
     if not 0 <= count <= shape[0] * shape[1]:
-        raise InputError("no such number of pixels", field="dead pixels", found=count, expected=f"0 to {shape[0] * shape[1]}")
+        raise InputError(
+            "no such number of pixels",
+            field="dead pixels",
+            found=count,
+            expected=f"0 to {shape[0] * shape[1]}",
+        )
     dead = np.zeros(shape, bool)
     dead.flat[rng.choice(dead.size, count, replace=False)] = True
     return dead

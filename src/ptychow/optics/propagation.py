@@ -1,7 +1,7 @@
 """Wave propagation and Fourier resampling on (..., H, W) arrays whose origin is pixel [H//2, W//2].
 
-Source of the formulas: J. W. Goodman, Introduction to Fourier Optics, chapters 3-5. The transform is orthonormal with
-exp(-2 pi i q x); forward propagation is exp(+i k z). complex64 stays complex64.
+Source of the formulas: J. W. Goodman, Introduction to Fourier Optics, chapters 3-5. The transform is
+orthonormal with exp(-2 pi i q x); forward propagation is exp(+i k z). complex64 stays complex64.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
+from scipy import constants
 
 AXES = (-2, -1)
 Wave = NDArray[np.complexfloating[Any, Any]]
+
+
+def photon_wavelength(energy: float) -> float:
+    """Wavelength in metres of photons of `energy` electronvolts."""
+    return constants.h * constants.c / (constants.e * energy)
 
 
 def far_field(exit_wave: Wave) -> Wave:
@@ -39,9 +45,10 @@ def defocus_transfer(
 ) -> NDArray[np.complex128]:
     """Transfer function of free space over `distance`, on the centred frequency grid of `shape`.
 
-    distance, wavelength, pixel_size: metres. Paraxial (Fresnel): exp(-i pi wavelength distance q^2), Goodman eq. 4-21.
-    Otherwise the angular spectrum, exp(2 pi i distance (sqrt(1/wavelength^2 - q^2) - 1/wavelength)), eq. 3-70, without
-    the evanescent waves. The common phase of the axial ray is left out of both.
+    distance, wavelength, pixel_size: metres. Paraxial (Fresnel): exp(-i pi wavelength distance q^2), Goodman
+    eq. 4-21. Otherwise the angular spectrum, exp(2 pi i distance (sqrt(1/wavelength^2 - q^2) -
+    1/wavelength)), eq. 3-70, without the evanescent waves. The common phase of the axial ray is left out of
+    both.
     """
     rows, columns = (scipy.fft.fftshift(scipy.fft.fftfreq(size, pixel_size)) for size in shape)
     squared = rows[:, None] ** 2 + columns[None, :] ** 2
@@ -61,27 +68,25 @@ def propagate(wave: Wave, distance: float, *, wavelength: float, pixel_size: flo
 
 
 def fourier_resample(image: Wave, shape: tuple[int, int]) -> Wave:
-    """`image` (..., h, w) at `shape` samples over the same field of view, by cropping or padding its spectrum.
+    """`image` (..., h, w) at `shape` samples of the same field of view: its spectrum cropped or padded.
 
-    Values are kept (a constant stays that constant), a constant phase per pixel is not invented: pixel [0, 0] stays
-    where it was, pixel i of a halved grid is pixel 2 i of the full one. The spectrum wraps: an image that is not
-    periodic rings at its border.
+    Values are kept (a constant stays that constant), and pixel [0, 0] stays where it was: pixel i of a halved
+    grid is pixel 2 i of the full one. An image that does not continue periodically rings at its border.
     """
     spectrum = scipy.fft.fft2(image)
     for axis, size in zip(AXES, shape, strict=True):
         old = spectrum.shape[axis]
         kept = min(old, size)
         frequencies = np.arange(kept) - kept // 2
-        resized = np.zeros((*spectrum.shape[:axis], size, *spectrum.shape[axis:][1:]), spectrum.dtype)
-        source, target = [slice(None)] * spectrum.ndim, [slice(None)] * spectrum.ndim
-        source[axis], target[axis] = frequencies % old, frequencies % size  # type: ignore[call-overload]
-        resized[tuple(target)] = spectrum[tuple(source)]
-        spectrum = resized * (size / old)
+        old_lines = np.moveaxis(spectrum, axis, 0)
+        new_lines = np.zeros((size, *old_lines.shape[1:]), spectrum.dtype)
+        new_lines[frequencies % size] = old_lines[frequencies % old] * (size / old)
+        spectrum = np.moveaxis(new_lines, 0, axis)
     return scipy.fft.ifft2(spectrum)
 
 
 def shift(image: Wave, offset: ArrayLike) -> Wave:
-    """`image` (..., H, W) moved by `offset` (..., 2) pixels (down, right), sub-pixel and exact for band-limited images.
+    """`image` (..., H, W) moved by `offset` (..., 2) pixels (down, right); exact for band-limited images.
 
     Several offsets (n, 2) move one image (H, W) to (n, H, W). What leaves on one side enters on the other.
     """

@@ -12,7 +12,7 @@ Positions = NDArray[np.float64]
 
 def raster(lines: int, columns: int, step: float) -> Positions:
     """Line after line, each from left to right, the first point at (0, 0); N = lines * columns."""
-    return step * np.stack(np.indices((lines, columns)), axis=-1).reshape(-1, 2).astype(np.float64)
+    return step * np.argwhere(np.ones((lines, columns))).astype(np.float64)
 
 
 def snake(lines: int, columns: int, step: float) -> Positions:
@@ -25,8 +25,9 @@ def snake(lines: int, columns: int, step: float) -> Positions:
 def fermat(points: int, step: float) -> Positions:
     """Fermat spiral about (0, 0) with one point per `step` squared.
 
-    Radius c sqrt(n), turning by the golden angle pi (3 - sqrt 5), with c = step / sqrt(pi) so that n points fill the
-    area n step^2 (H. Vogel, Math. Biosci. 44, 179, 1979; in ptychography X. Huang et al., Opt. Express 22, 12634, 2014).
+    Radius c sqrt(n), turning by the golden angle pi (3 - sqrt 5), with c = step / sqrt(pi) so that n points
+    fill the area n step^2 (H. Vogel, Math. Biosci. 44, 179, 1979; in ptychography X. Huang et al., Opt.
+    Express 22, 12634, 2014).
     """
     index = np.arange(points)
     radius = step * np.sqrt(index / np.pi)
@@ -35,7 +36,7 @@ def fermat(points: int, step: float) -> Positions:
 
 
 def jitter(positions: Positions, deviation: float, rng: np.random.Generator) -> Positions:
-    """`positions` with independent normal errors of standard deviation `deviation` per axis, in the same unit."""
+    """`positions` with independent normal errors of standard deviation `deviation` on each axis."""
     return positions + rng.normal(scale=deviation, size=positions.shape)
 
 

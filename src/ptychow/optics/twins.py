@@ -1,7 +1,8 @@
 """Simulated twins of the PtychoNN data set (APS 26-ID, etched tungsten): by name, version and seed.
 
-161 x 161 points, 30 nm step = 3 pixels of 10 nm, 64 x 64 pixels, far field. The instrument (beam, dead pixels) is the
-same for every seed; the seed draws the object and the noise. What the paper does not state follows a real 26-ID scan.
+161 x 161 points, 30 nm step = 3 pixels of 10 nm, 64 x 64 pixels, far field. The instrument (beam, dead
+pixels) is the same for every seed; the seed draws the object and the noise. What the paper does not state
+follows a real 26-ID scan.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.optics.beam import incoherent_modes, zone_plate_beam
 from ptychow.optics.detection import Detector, random_dead_pixels
+from ptychow.optics.propagation import photon_wavelength
 from ptychow.optics.samples import labyrinth
 from ptychow.optics.simulate import OBJECT_STREAM, canvas, simulate, stream
 from ptychow.optics.trajectories import raster
@@ -26,7 +28,7 @@ LINES = COLUMNS = 161
 STEP = 3  # pixels
 SIZE = 64
 # 10 keV, three 55-um pixels binned to one, and the distance at which these make object pixels of 10 nm.
-WAVELENGTH = 1.23984198e-10
+WAVELENGTH = photon_wavelength(10e3)
 DETECTOR_PIXEL = 165e-6
 PIXEL_SIZE = 10e-9
 GEOMETRY = Geometry(WAVELENGTH, SIZE * DETECTOR_PIXEL * PIXEL_SIZE / WAVELENGTH, DETECTOR_PIXEL, PIXEL_SIZE)
@@ -50,7 +52,7 @@ class Twin:
     version: int = 1
 
     def probe(self) -> NDArray[np.complex64]:
-        """(3, 64, 64) incoherent modes of total power 1: an annulus from 0.25 to 0.47 of the frame in the far field."""
+        """(3, 64, 64) incoherent modes of total power 1; far field an annulus, 0.25 to 0.47 of the frame."""
         beam = zone_plate_beam(
             SIZE,
             wavelength=WAVELENGTH,
@@ -65,10 +67,20 @@ class Twin:
 TWINS = {
     twin.name: twin
     for twin in (
-        Twin("sim-26id", "beam of 60 nm, the paper's 50 % overlap at its 30-nm step", 4.2e-6, 0.5e-6),
-        Twin("sim-26id-wide", "ring of 240 nm, as in a real 26-ID scan", 26.5e-6, 2e-6),
+        Twin("sim-26id", "beam of 60 nm, the paper's 50 % overlap at its 30-nm step", 3.5e-6, 0.5e-6),
+        Twin("sim-26id-wide", "ring of 230 nm, as in a real 26-ID scan", 26.2e-6, 2e-6),
     )
 }
+
+
+def twin_part(lines: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.intp]:
+    """Frame numbers, (lines, columns), of a part of the raster. Raises InputError for an empty one."""
+    part = np.arange(LINES * COLUMNS).reshape(LINES, COLUMNS)[lines, columns]
+    if not part.size:
+        raise InputError(
+            "no scan point there", field="lines, columns", found=(lines, columns), expected=f"0 to {LINES}"
+        )
+    return part
 
 
 def twin(
@@ -85,20 +97,21 @@ def twin(
 ) -> Scan:
     """A twin of `seed`, whole or the part of its raster that `lines` and `columns` select.
 
-    A part is a part: object (always the whole one), positions, noise and frames are those of the whole twin there.
-    counts: photons a frame at the sample. probe: another instrument's (modes, 64, 64) instead of the twin's own.
+    A part is a part: object (always the whole one), positions, noise and frames are those of the whole twin
+        there.
+    counts: photons a frame at the sample. probe: another instrument's (modes, 64, 64) instead of the twin's
+        own.
     mask_known: whether the scan says which twenty pixels are dead. workers, advance: see `simulate`.
 
-    Returns frames (N, 64, 64) uint16, positions in metres, the geometry, probe, truth, `raster`, and in the metadata
-    name, version, seed, parameters and the frames' fingerprint. Raises InputError for an unknown name or an empty part.
+    Returns frames (N, 64, 64) uint16, positions in metres, the geometry, probe, truth, `raster`, and in the
+    metadata name, version, seed, parameters and the frames' fingerprint. Raises InputError for an unknown
+    name or an empty part.
     """
     if name not in TWINS:
-        raise InputError("no such twin", found=name, expected=" or ".join(TWINS))
+        raise InputError("no such twin", field="twin", found=name, expected=" or ".join(TWINS))
     model = TWINS[name]
     positions = raster(LINES, COLUMNS, STEP)
-    part = np.arange(LINES * COLUMNS).reshape(LINES, COLUMNS)[lines, columns]
-    if not part.size:
-        raise InputError("no scan point there", field="lines, columns", found=(lines, columns), expected=f"0 to {LINES}")
+    part = twin_part(lines, columns)
     shape, origin = canvas(positions, SIZE)
     detector = Detector(dead=random_dead_pixels((SIZE, SIZE), DEAD_PIXELS, np.random.default_rng(INSTRUMENT_SEED)))
     parameters = {"lines": str(lines), "columns": str(columns), "counts": counts, "own_probe": probe is None}

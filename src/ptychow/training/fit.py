@@ -56,6 +56,7 @@ def fit(
     weight: NDArray[np.float32],
     recipe: Recipe,
     *,
+    zero_input: NDArray[np.float32] | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "fp32",
@@ -67,7 +68,8 @@ def fit(
 ) -> History:
     """Train `network` in place; it ends with the recipe's weights ("best" or "last") and in eval mode.
 
-    weight: (n, n) loss weight of mean 1. device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
+    weight: (n, n) loss weight of mean 1. zero_input: (n, n) network input of a frame without counts (0 by default), about
+    which the recipe's jitter scales inputs. device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
     precision: "fp32", or "bf16" for the network's forward pass (loss and weights stay fp32).
     identity: JSON-able facts that must be the same on resuming (network, data, recipe, seed).
     Raises InputError for an empty training set or a checkpoint of another training, PtychoWError when the loss is not
@@ -86,7 +88,8 @@ def fit(
         history, best = _resume(checkpoint, network, optimizer, identity)
     wrapped = accelerator.prepare(network) if accelerator.num_processes > 1 else network
     loss_weight = torch.as_tensor(weight, device=place)
-    loop = _Loop(wrapped, LOSSES[recipe.loss], loss_weight, place, precision == "bf16")
+    zero = torch.zeros(()) if zero_input is None else torch.as_tensor(zero_input)
+    loop = _Loop(wrapped, LOSSES[recipe.loss], loss_weight, zero.to(place), place, precision == "bf16")
     step = history.epochs * steps_per_epoch(len(train), recipe.batch_size)
     try:
         for epoch in range(history.epochs, recipe.epochs):
@@ -138,13 +141,15 @@ class _Loop:
     network: nn.Module
     function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     weight: Tensor
+    zero: Tensor
     device: torch.device
     half: bool
 
     def loss(self, pair: tuple[Tensor, Tensor], factors: NDArray[np.float32] | None = None) -> Tensor:
         inputs, labels = (part.to(self.device, non_blocking=True) for part in pair)
         if factors is not None:
-            inputs = inputs * torch.as_tensor(factors, device=self.device)[:, None, None, None]
+            scale = torch.as_tensor(factors, device=self.device)[:, None, None, None]
+            inputs = self.zero + scale * (inputs - self.zero)
         inputs = inputs.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             amplitude, phase = self.network(inputs)

@@ -15,7 +15,9 @@ class Recipe(BaseModel):
     loss: "uniform" (mean absolute error of amplitude plus of phase, every pixel alike, absolute phases) or
         "complex" (absolute error of the complex patch weighted by the probe's intensity, after removing the constant
         phase between prediction and label).
-    transform, threshold, scale: the network input, see `ptychow.detector.Preparation`.
+    transform, threshold, scale, standardise: the network input, see `ptychow.detector.Preparation`. Standardised with
+        the training frames' mean input and deviation, a network sees what tells frames apart and not the beam that all
+        have in common: without it W3 does not leave its plateau on weakly scattering samples.
     amplitude_max: largest amplitude the head can give; 1 means that labels are divided by their largest amplitude.
     scale_jitter: standard deviation of the random factor (its logarithm) on each input, so that the count rate is not
         baked in.
@@ -31,6 +33,7 @@ class Recipe(BaseModel):
     transform: Literal["raw", "sqrt"]
     threshold: float = Field(ge=0)
     scale: Literal["scan", "none"]
+    standardise: bool
     amplitude_max: float = Field(gt=0)
     scale_jitter: float = Field(ge=0, le=1)
     optimizer: Literal["adam", "adamw"]
@@ -53,6 +56,7 @@ RECIPES = {
             transform="sqrt",
             threshold=0,
             scale="scan",
+            standardise=True,
             amplitude_max=2,
             scale_jitter=0.05,
             optimizer="adamw",
@@ -72,6 +76,7 @@ RECIPES = {
             transform="raw",
             threshold=3,
             scale="none",
+            standardise=False,
             amplitude_max=1,
             scale_jitter=0,
             optimizer="adam",

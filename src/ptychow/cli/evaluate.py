@@ -1,0 +1,122 @@
+"""`ptychow evaluate`: how good a Model is on a labelled scan, on pixels it was not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptychow.cli.common import (
+    Device,
+    Force,
+    Json,
+    Mapping,
+    Output,
+    PixelSize,
+    Quiet,
+    Report,
+    output_path,
+    parse_mapping,
+)
+
+if TYPE_CHECKING:
+    from ptychow.evaluation import Evaluation
+
+STITCHED = {
+    "phase_unexplained_variance": "phase, unexplained variance",
+    "phase_mse": "phase MSE, rad^2",
+    "phase_psnr_255": "phase PSNR (R = 255, the paper's), dB",
+    "phase_psnr_2pi": "phase PSNR (R = 2 pi), dB",
+    "phase_ssim_255": "phase SSIM (R = 255, the paper's)",
+    "phase_ssim_2pi": "phase SSIM (R = 2 pi)",
+    "phase_explained_variance": "phase EVA",
+    "phase_offset": "phase offset, rad",
+    "amplitude_mse": "amplitude MSE",
+    "amplitude_psnr": "amplitude PSNR (R = 1), dB",
+    "amplitude_ssim": "amplitude SSIM",
+    "complex_error": "complex error",
+    "frc_half": "FRC 0.5 at, cycles/pixel",
+}
+PATCHES = {
+    "weighted_phase_unexplained_variance": "phase, unexplained variance, probe-weighted",
+    "phase_unexplained_variance": "phase, unexplained variance, uniform",
+    "weighted_phase_mse": "phase MSE, probe-weighted, rad^2",
+    "phase_mse": "phase MSE, uniform, rad^2",
+    "weighted_amplitude_mse": "amplitude MSE, probe-weighted",
+    "amplitude_mse": "amplitude MSE, uniform",
+}
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    file: Annotated[Path, typer.Argument(help="Labelled scan.")],
+    output: Output = None,
+    region: Annotated[
+        str, typer.Option("--region", help="unseen (shares no object pixel with training), or all frames.")
+    ] = "unseen",
+    device: Device = "auto",
+    force: Force = False,
+    pixel_size_nm: PixelSize = None,
+    mapping: Mapping = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a Model with a scan's labels: table, JSON and picture; a flat-patch row says what knowing nothing scores."""
+    import numpy as np
+
+    from ptychow.errors import InputError
+    from ptychow.evaluation import evaluate as run
+    from ptychow.figures import reconstruction_figure
+    from ptychow.files import write_json
+    from ptychow.formats import read_scan
+    from ptychow.model import Model
+
+    report = Report(as_json, quiet)
+    if region not in ("unseen", "all"):
+        raise InputError("unknown", field="--region", found=region, expected="unseen or all")
+    loaded = Model.load(model)
+    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    scan = read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size)
+    everything = {"indices": np.arange(len(scan)), "region": "all frames, training pixels included"}
+    result = run(loaded, scan, device=device, force=force, **(everything if region == "all" else {}))  # type: ignore[arg-type]
+    for warning in result.reconstruction.warnings:
+        report.warn(warning)
+    print_evaluation(report, loaded.card.network, result)
+    target = output_path(output, model, "_evaluation.json")
+    summary = {"model": str(model), "scan": scan.name, **result.summary()}
+    write_json(target, summary)
+    report.wrote("metrics", target)
+    if result.aligned is not None:
+        picture = target.with_suffix(".png")
+        reconstruction_figure(
+            picture,
+            result.truth,
+            result.aligned,
+            region=result.lit,
+            pixel_size=result.reconstruction.geometry.pixel_size,
+            origin=result.reconstruction.image.origin,
+            title=f"{loaded.card.network} on {scan.name}",
+        )
+        report.wrote("picture", picture)
+    report.finish(summary)
+
+
+def print_evaluation(report: Report, name: str, result: Evaluation) -> None:
+    """The tables of one evaluation, the network beside the flat patch."""
+    report.line(f"region: {result.region} ({len(result.indices)} frames)")
+    for title, labels, found, flat in (
+        (f"Stitched ({', '.join(result.removed)} removed)", STITCHED, result.stitched, result.stitched_flat),
+        ("Per patch (one constant removed from each)", PATCHES, result.patches, result.patches_flat),
+    ):
+        rows = [[label, found[key], flat[key]] for key, label in labels.items() if key in found]
+        if rows:
+            report.table(title, ["", name, "flat patch"], rows)
+    if result.notebook is not None:
+        found = result.notebook
+        rows = [
+            ["amplitude MSE", found["notebook_amplitude_mse"], found["notebook_amplitude_floor"]],
+            ["phase MSE, rad^2", found["notebook_phase_mse"], found["notebook_phase_floor"]],
+            ["phase, unexplained variance, read on the grid", found["grid_phase_unexplained_variance"], 0.0],
+        ]
+        report.table("The notebooks' metric (absolute phases)", ["", name, "floor: perfect patches"], rows)

@@ -1,0 +1,151 @@
+"""`ptychow train`: labelled scans to a Model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptychow.cli.common import Device, Json, Mapping, Output, PixelSize, Quiet, Report, Seed, output_path, parse_mapping
+
+if TYPE_CHECKING:
+    from ptychow.training import History, Trained
+
+
+def train(
+    files: Annotated[list[Path], typer.Argument(help="Labelled scans of one instrument.")],
+    network: Annotated[str, typer.Option("--network", help="ptychonn, w1, w2 or w3; see ptychow networks.")] = "w3",
+    recipe: Annotated[str, typer.Option("--recipe", help="ptychow, or paper.")] = "ptychow",
+    output: Output = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Instead of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Instead of the recipe's.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="constant, one-cycle or cyclic, instead of the recipe's.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="spatial (blocks with a guard gap), random (the paper's) or none.")
+    ] = "spatial",
+    validation: Annotated[float, typer.Option("--validation", help="Fraction of the frames.", min=0, max=0.9)] = 0.1,
+    holdout: Annotated[
+        float, typer.Option("--holdout", help="Fraction kept unseen, for ptychow evaluate.", min=0, max=0.9)
+    ] = 0.0,
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", help="Also write TensorBoard logs to this folder.")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    pixel_size_nm: PixelSize = None,
+    mapping: Mapping = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a network to labelled scans; writes the Model, and the loss curves as a picture and as JSON."""
+    from dataclasses import asdict
+
+    from ptychow.errors import InputError
+    from ptychow.figures import training_figure
+    from ptychow.files import write_json
+    from ptychow.formats import read_scan
+    from ptychow.training import recipe_named
+    from ptychow.training import train as run
+
+    report = Report(as_json, quiet)
+    if precision not in ("fp32", "bf16"):
+        raise InputError("unknown", field="--precision", found=precision, expected="fp32 or bf16")
+    target = output_path(output, files[0], f"_{network}.safetensors")
+    checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
+    if resume and not checkpoint.exists():
+        raise InputError("nothing to resume", file=checkpoint, remedy="Train without --resume")
+    settings = recipe_named(
+        recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule
+    )
+    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    scans = [read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size) for file in files]
+    with report.progress("Training", settings.epochs) as advance, _log(tensorboard) as log:
+
+        def on_epoch(history: History) -> None:
+            validated = f", validation {history.validation_loss[-1]:.4f}" if history.validation_loss else ""
+            advance(note=f"loss {history.train_loss[-1]:.4f}{validated}")
+            log(history)
+
+        trained = run(
+            scans,
+            network,
+            settings,
+            size=size,
+            split=split,
+            validation=validation,
+            holdout=holdout,
+            seed=seed,
+            device=device,
+            precision=precision,
+            checkpoint=checkpoint,
+            resume=resume,
+            on_epoch=on_epoch,
+        )
+    for warning in trained.warnings:
+        report.warn(warning)
+    trained.model.save(target)
+    checkpoint.unlink(missing_ok=True)
+    report.line(_describe(trained))
+    report.wrote("Model", target)
+    history_path, picture = target.with_name(f"{target.stem}_training.json"), target.with_name(f"{target.stem}_training.png")
+    card = trained.model.card
+    write_json(history_path, {"history": asdict(trained.history), "training": card.training, "recipe": card.recipe})
+    report.wrote("loss curves", history_path)
+    training_figure(
+        picture,
+        {
+            "train_loss": trained.history.train_loss,
+            "validation_loss": trained.history.validation_loss,
+            "learning_rate": trained.history.learning_rate,
+        },
+        title=f"{network}, {settings.name} recipe, seed {seed}",
+    )
+    report.wrote("picture", picture)
+    report.finish({"network": network, **card.training, "warnings": list(trained.warnings)})
+
+
+def _describe(trained: Trained) -> str:
+    """One line on what was trained, and how long it took."""
+    card, split = trained.model.card, trained.splits[0]
+    blocks = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.holdout)} held-out frames"
+    steps, seconds = card.training["steps"], card.training["seconds"]
+    return f"{card.network}: {steps} steps in {seconds:.0f} s; {split.kind} split of the first scan: {blocks}"
+
+
+class _log:
+    """Context: a function that writes the newest epoch to TensorBoard, or does nothing without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.writer = None
+        if folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                from ptychow.errors import MissingExtraError
+
+                raise MissingExtraError("--tensorboard", "tensorboard") from None
+            self.writer = SummaryWriter(str(folder))
+
+    def __enter__(self) -> _log:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def __call__(self, history: History) -> None:
+        if self.writer is None:
+            return
+        for name in ("train_loss", "validation_loss", "learning_rate"):
+            values = getattr(history, name)
+            if values:
+                self.writer.add_scalar(name, values[-1], history.epochs)

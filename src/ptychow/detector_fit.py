@@ -1,0 +1,304 @@
+"""Fitting a `Preparation` to a scan: bad pixels, centre, and the crop and bin that reach a frame size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ptychow import detector_steps as steps
+from ptychow.bad_pixels import find_bad_pixels
+from ptychow.detector import PROBE_POWER, Preparation
+from ptychow.errors import InputError
+from ptychow.orientation import Orientation
+from ptychow.scan import Scan
+
+BadPixels = Literal["auto", "scan", "none"]
+# What is looked at for bad pixels and the centre, evenly spread over the scan: frames, and pixels in all and at a time.
+SAMPLE_FRAMES = 512
+SAMPLE_PIXELS = 2**27
+BATCH_PIXELS = 2**21
+# A crop chosen unasked keeps at least this part of the counts.
+COUNTS_KEPT = 0.9
+
+
+def fit(
+    scan: Scan,
+    *,
+    size: int | None = None,
+    orientation: Orientation = Orientation.IDENTITY,
+    centre: tuple[int, int] | Literal["auto"] | None = None,
+    crop: int | None = None,
+    bin: int | None = None,
+    resample: int | None = None,
+    transform: Literal["sqrt", "raw"] = "sqrt",
+    scale: float | Literal["scan", "none"] = "scan",
+    threshold: float = 0.0,
+    bad_pixels: BadPixels = "auto",
+    markers: tuple[float, ...] | None = None,
+    wrap_negative: bool | None = None,
+    saturation: float | None = None,
+    standardise: bool = False,
+    size_multiple: int = 16,
+) -> Preparation:
+    """The Preparation that brings this scan's frames to a network.
+
+    size: side of the network input. Where the frames are larger, the crop and the bin that are not given are
+        chosen: of the bins that leave the probe 99 % of its power the smallest whose crop keeps 99 % of the
+        counts, or else the largest. Without `size` frames are never cropped or binned unasked.
+    centre: stored pixel of zero frequency; None: [H//2, W//2]; "auto": centre of mass of the mean frame.
+    scale: "scan", "none", or a value.
+    bad_pixels: "auto": the scan's mask, where it has one, and what `find_bad_pixels` finds; "scan": its mask
+        only; "none": every pixel is believed.
+    markers, wrap_negative, saturation: where not given, by the type of the counts (16-bit integers with a
+        sign are taken to have wrapped around) and as the scan says.
+    standardise: subtract the mean input and divide by the deviation.
+    size_multiple: frame sizes must be multiples of it (of the network).
+    The other options are the fields of `Preparation`. Raises InputError where they cannot be met, where
+    frames hold no counts, and where no network takes the resulting size, with the sizes that work.
+    """
+    known_centre = None if centre == "auto" else centre
+    detector, notes = detector_of(scan, bad_pixels, markers, wrap_negative, saturation, known_centre)
+    sample = _Sample.of(scan, detector)
+    if sample.mean.max() <= 0:
+        raise InputError(
+            "the frames hold no counts",
+            file=scan.name,
+            field="frames",
+            found=f"zeros in all of {sample.frames} frames looked at",
+            expected="counts",
+            remedy="Is this the data set of the frames?",
+        )
+    if centre == "auto":
+        centre = sample.centre_of_mass()
+        notes = (*notes, f"zero frequency taken to be at pixel {centre}, the centre of mass")
+    middle = (scan.frame_shape[0] // 2, scan.frame_shape[1] // 2)
+    at = centre or middle
+    if size is not None and resample is None:
+        crop, bin = _reach(scan, sample.mean, at, size, crop, bin)
+    elif at != middle and crop is None:
+        room = _room(scan.frame_shape, at)
+        raise InputError(
+            "zero frequency is not in the middle of the frames",
+            file=scan.name,
+            field="centre",
+            found=at,
+            expected=f"{middle}, or a crop",
+            remedy=f"Crop to at most {room} pixels" + _advice(scan.frame_shape, size_multiple, at),
+        )
+    if crop is not None:
+        notes = (
+            *notes,
+            f"a crop to {crop} pixels keeps {_counts_kept(sample.mean, at, crop):.1%} of the counts",
+        )
+    try:
+        preparation = Preparation(
+            centre=None if crop is None or at == middle else at,
+            crop=crop,
+            bin=1 if bin is None else bin,
+            resample=resample,
+            orientation=orientation,
+            threshold=threshold,
+            transform=transform,
+            scale=scale if isinstance(scale, str) else "fixed",
+            scale_value=1.0 if isinstance(scale, str) else scale,
+            notes=notes,
+            **detector,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(first["msg"], field=".".join(map(str, first["loc"])), found=first["input"]) from None
+    _check_size(preparation, scan, size, size_multiple)
+    if scan.probe is not None and scan.probe.shape[1:] == scan.frame_shape:
+        preparation.probe(scan.probe)
+    preparation = preparation.with_scale_of(scan)
+    return preparation.with_statistics_of(scan) if standardise else preparation
+
+
+def detector_of(
+    scan: Scan,
+    bad_pixels: BadPixels = "auto",
+    markers: tuple[float, ...] | None = None,
+    wrap_negative: bool | None = None,
+    saturation: float | None = None,
+    centre: tuple[int, int] | None = None,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields of a `Preparation` that belong to the scan's detector, and what was found, in words."""
+    dtype = np.dtype(scan.frames.dtype)
+    fields: dict[str, Any] = {
+        "markers": steps.default_markers(dtype) if markers is None else markers,
+        "wrap_negative": dtype.str[1:] == "i2" if wrap_negative is None else wrap_negative,
+        "saturation": scan.saturation if saturation is None else saturation,
+        "mask": None if bad_pixels == "none" else scan.mask,
+    }
+    if bad_pixels != "auto":
+        return fields, ()
+    sample = _Sample.of(scan, fields)
+    _, reasons = find_bad_pixels(sample.mean, sample.largest, frames=sample.frames, centre=centre)
+    given = np.zeros(scan.frame_shape, bool) if scan.mask is None else ~scan.mask
+    bad, words = np.zeros(scan.frame_shape, bool), []
+    # Each bad pixel is told under the first reason that it has.
+    rules = {"by the scan's mask": given, "marked in most frames": sample.valid < 0.5, **reasons}
+    for name, pixels in rules.items():
+        new = pixels & ~bad
+        bad |= new
+        if new.any():
+            words.append(f"{new.sum()} {name}")
+    if not words:
+        return fields, ()
+    return {**fields, "mask": ~bad}, (f"{bad.sum()} bad pixels: {', '.join(words)}",)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What some frames say of every pixel (H, W): mean and largest count, part of the frames it is valid in."""
+
+    mean: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    valid: NDArray[np.float64]
+    frames: int
+
+    @classmethod
+    def of(cls, scan: Scan, detector: dict[str, Any]) -> _Sample:
+        """Raises InputError for NaN or negative integers in pixels that the detector's fields do not call bad."""
+        pixels = scan.frame_shape[0] * scan.frame_shape[1]
+        chosen = min(len(scan), SAMPLE_FRAMES, max(SAMPLE_PIXELS // pixels, 16))
+        indices = np.linspace(0, len(scan) - 1, chosen).astype(int)
+        batch = max(BATCH_PIXELS // pixels, 1)
+        good = detector["mask"]
+        total = np.zeros(scan.frame_shape)
+        largest = np.zeros(scan.frame_shape)
+        valid = np.zeros(scan.frame_shape)
+        for start in range(0, len(indices), batch):
+            frames = np.asarray(scan.frames[indices[start : start + batch]])
+            if detector["wrap_negative"]:
+                frames = steps.unwrap_negative(frames)
+            marked = steps.marked_pixels(frames, detector["markers"])
+            steps.refuse_negative(frames, good, marked)
+            usable = np.ones(frames.shape, bool) if marked is None else ~marked
+            if good is not None:
+                usable &= good
+            counts = np.where(usable, frames, 0).astype(np.float64)
+            if not np.isfinite(counts).all():
+                bad = indices[start + int(np.flatnonzero(~np.isfinite(counts).all(axis=(1, 2)))[0])]
+                raise InputError(
+                    "NaN or infinite counts",
+                    file=scan.name,
+                    field="frames",
+                    found=f"{(~np.isfinite(counts)).sum()} (first in frame {bad})",
+                    expected="finite counts",
+                    remedy="Mask these pixels or leave the frames out",
+                )
+            counts = np.maximum(counts, 0)
+            total += counts.sum(axis=0)
+            largest = np.maximum(largest, counts.max(axis=0))
+            valid += usable.sum(axis=0)
+        return cls(total / np.maximum(valid, 1), largest, valid / len(indices), len(indices))
+
+    def centre_of_mass(self) -> tuple[int, int]:
+        """The pixel nearest to the mean frame's centre of mass."""
+        rows, columns = (np.arange(length) for length in self.mean.shape)
+        power = self.mean.sum()
+        return round(float(self.mean.sum(axis=1) @ rows / power)), round(float(self.mean.sum(axis=0) @ columns / power))
+
+
+def network_sizes(
+    frame_shape: tuple[int, int], multiple: int = 16, centre: tuple[int, int] | None = None
+) -> dict[int, int]:
+    """Sizes that networks take and frames of (H, W) can be brought to, each with the largest bin that gets there.
+
+    Smaller bins work too: the crop is size x bin pixels.
+    """
+    room = _room(frame_shape, centre or (frame_shape[0] // 2, frame_shape[1] // 2))
+    sizes = {64, 128, 256, room // multiple * multiple}
+    return {size: room // size for size in sorted(sizes) if 0 < size <= room}
+
+
+def _room(frame_shape: tuple[int, int], centre: tuple[int, int]) -> int:
+    return min(steps.largest_crop(length, at) for length, at in zip(frame_shape, centre, strict=True))
+
+
+def _advice(frame_shape: tuple[int, int], multiple: int, centre: tuple[int, int]) -> str:
+    ways = [
+        f"{size} (crop to {size}" + (f", or crop to {size * bin} and bin by {bin})" if bin > 1 else ")")
+        for size, bin in network_sizes(frame_shape, multiple, centre).items()
+    ]
+    return "; sizes that work: " + ", ".join(ways) if ways else "; these frames are too small for any network"
+
+
+def _check_size(preparation: Preparation, scan: Scan, size: int | None, multiple: int) -> None:
+    """Raise InputError unless the prepared frames have the size asked for and a network takes them."""
+    found = preparation.output_size(scan.frame_shape)
+    wanted = found if size is None else (size, size)
+    if found == wanted and not (found[0] % multiple or found[1] % multiple):
+        return
+    middle = (scan.frame_shape[0] // 2, scan.frame_shape[1] // 2)
+    raise InputError(
+        "a frame size no network takes" if found == wanted else "not the size asked for",
+        file=scan.name,
+        field="frames",
+        found=f"{found[0]} x {found[1]} pixels",
+        expected=f"multiples of {multiple}" if found == wanted else f"{size} x {size}",
+        remedy="Choose a size" + _advice(scan.frame_shape, multiple, preparation.centre or middle),
+    )
+
+
+def _reach(
+    scan: Scan,
+    mean: NDArray[np.float64],
+    centre: tuple[int, int],
+    size: int,
+    crop: int | None,
+    bin: int | None,
+) -> tuple[int | None, int]:
+    """The crop (None where nothing is cut) and bin that bring the frames to `size`, as `fit` says."""
+    room = _room(scan.frame_shape, centre)
+    choices = [
+        factor
+        for factor in range(1, room // max(size, 1) + 1)
+        if size > 0 and (bin is None or bin == factor) and (crop is None or crop == size * factor)
+    ]
+    if not choices:
+        raise InputError(
+            f"cannot be brought to {size} x {size}",
+            file=scan.name,
+            field="size",
+            found=f"frames of {scan.frame_shape[0]} x {scan.frame_shape[1]}, crop {crop}, bin {bin}",
+            expected=f"{size} x bin pixels about {centre}",
+            remedy="Choose a size" + _advice(scan.frame_shape, 16, centre),
+        )
+    counts = {factor: _counts_kept(mean, centre, size * factor) for factor in choices}
+    power = {factor: _probe_kept(scan, size, factor) for factor in choices}
+    fitting = [factor for factor in choices if power[factor] >= PROBE_POWER] or choices[:1]
+    factor = next((f for f in fitting if counts[f] >= 0.99), fitting[-1])
+    if counts[factor] < COUNTS_KEPT and crop is None and bin is None:
+        ways = "; ".join(
+            f"bin by {f}: {counts[f]:.1%} of the counts, {power[f]:.1%} of the probe's power" for f in choices
+        )
+        raise InputError(
+            f"no good way to {size} x {size}",
+            file=scan.name,
+            field="size",
+            found=ways,
+            expected=f"{COUNTS_KEPT:.0%} of the counts and {PROBE_POWER:.0%} of the probe",
+            remedy="Choose a larger size, or a crop or bin yourself",
+        )
+    whole = scan.frame_shape == (size * factor, size * factor)
+    return (None if whole else size * factor), factor
+
+
+def _counts_kept(mean: NDArray[np.float64], centre: tuple[int, int], crop: int) -> float:
+    rows, columns = (steps.crop_window(length, at, crop) for length, at in zip(mean.shape, centre, strict=True))
+    return float(mean[rows, columns].sum() / mean.sum())
+
+
+def _probe_kept(scan: Scan, size: int, factor: int) -> float:
+    """Part of the probe's power within `size` pixels after a crop to size x factor; 1 where it is unknown."""
+    if scan.probe is None or scan.probe.shape[1:] != scan.frame_shape:
+        return 1.0
+    power = np.square(np.abs(steps.crop_probe(scan.probe, size * factor))).sum(axis=0)
+    window = steps.crop_window(size * factor, size * factor // 2, size)
+    return float(power[window, window].sum() / power.sum())

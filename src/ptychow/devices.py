@@ -1,0 +1,26 @@
+"""Which device a calculation runs on."""
+
+from __future__ import annotations
+
+from ptychow.errors import InputError
+
+
+def choose_device(name: str, supported: tuple[str, ...] = ("cpu", "cuda", "mps", "xpu")) -> str:
+    """The torch device type for `name`: "auto" takes the first accelerator that is there, else the CPU.
+
+    Raises InputError for a device that is unknown, not supported here, or not present.
+    """
+    import torch
+
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "cpu": True,
+    }
+    usable = [device for device, there in present.items() if there and device in supported]
+    if name == "auto":
+        return usable[0]
+    if name.partition(":")[0] not in usable:
+        raise InputError("not available here", field="device", found=name, expected=", ".join(["auto", *usable]))
+    return name

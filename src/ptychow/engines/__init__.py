@@ -1,0 +1,1 @@
+"""What runs a network: frames prepared, batches in, complex patches out."""

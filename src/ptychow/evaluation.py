@@ -1,0 +1,191 @@
+"""Evaluate: a Model on a labelled scan, on object pixels it was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow import metrics
+from ptychow.errors import InputError
+from ptychow.model import Model
+from ptychow.patches import PatchExtractor, resample_object
+from ptychow.reconstruction import Reconstruction, Stitching, reconstruct
+from ptychow.scan import Scan
+from ptychow.stitch import central_crop
+from ptychow.training.data import LabelledFrames
+from ptychow.training.split import Indices, shares_pixels
+
+# A pixel counts where the summed probe intensity exceeds this fraction of its maximum.
+LIT_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers, and the images they were computed on.
+
+    region: in words. indices: the frames. stitched, patches: name -> number for the Model; flat: the same for a flat
+    patch (what knowing nothing scores). notebook: the paper's metric with its floor, on raster blocks, else None.
+    truth: (Y, X) complex on the reconstruction's grid, aligned: the reconstruction after alignment. lit: the pixels used.
+    """
+
+    region: str
+    indices: Indices
+    removed: tuple[str, ...]
+    stitched: dict[str, float]
+    stitched_flat: dict[str, float]
+    patches: dict[str, float]
+    patches_flat: dict[str, float]
+    notebook: dict[str, float] | None
+    reconstruction: Reconstruction
+    truth: NDArray[np.complex64] | None
+    aligned: NDArray[np.complex64] | None
+    lit: NDArray[np.bool_] | None
+
+    @property
+    def headline(self) -> float:
+        """Stitched unexplained phase variance."""
+        return self.stitched["phase_unexplained_variance"]
+
+    def summary(self) -> dict[str, Any]:
+        """All numbers, JSON-able."""
+        return {
+            "region": self.region,
+            "frames": len(self.indices),
+            "removed_by_alignment": list(self.removed),
+            "stitched": self.stitched,
+            "stitched_flat": self.stitched_flat,
+            "patches": self.patches,
+            "patches_flat": self.patches_flat,
+            "notebook": self.notebook,
+        }
+
+
+def unseen_frames(scan: Scan, model: Model) -> Indices:
+    """Frames that share no object pixel with a frame the Model was trained on or chosen by (its validation).
+
+    For a scan the Model has never met these are all of them.
+    """
+    used = [
+        np.concatenate([record.train, record.validation]).astype(int)
+        for record in model.card.data
+        if record.fingerprint == scan.fingerprint()
+    ]
+    if not used:
+        return np.arange(len(scan))
+    size = model.patch_size * model.card.preparation.pixel_ratio(scan.frame_shape)
+    seen = shares_pixels(scan.positions_px, scan.positions_px[np.concatenate(used)], size)
+    return np.flatnonzero(~seen)
+
+
+def evaluate(
+    model: Model,
+    scan: Scan,
+    *,
+    indices: Indices | None = None,
+    region: str | None = None,
+    remove: tuple[str, ...] | None = None,
+    stitching: Stitching = "probe",
+    batch_size: int = 64,
+    device: str = "auto",
+    precision: str = "fp32",
+    force: bool = False,
+) -> Evaluation:
+    """Compare the Model's patches and stitched object with the scan's labels.
+
+    indices: the frames, described by `region`; by default the unseen ones. remove: what alignment takes out of the
+    stitched object, by default the constant for simulated truth, and constant, ramp and shift (the ambiguities of an
+    iterative reconstruction) otherwise. Raises InputError where there are no labels or no unseen frames.
+    """
+    if scan.object is None and scan.label_patches is None:
+        raise InputError("has no labels to compare with", file=scan.name, remedy="Make them with: ptychow label")
+    if indices is None:
+        indices = unseen_frames(scan, model)
+        region = "frames that share no object pixel with training or validation"
+        if len(indices) == 0:
+            raise InputError(
+                "every frame shares object pixels with the training",
+                file=scan.name,
+                remedy="Train with --holdout 0.2, evaluate on another scan, or name --region all and mistrust the numbers",
+            )
+    part = scan.select(indices)
+    preparation = model.prepare_for(scan)
+    labelled = LabelledFrames(part, preparation, _unit_weight(model), constant_free=False)
+    labels = labelled.labels(np.arange(len(part)))
+    found = reconstruct(
+        part,
+        model,
+        stitching=stitching,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        force=force,
+        keep_patches=True,
+    )
+    assert found.patches is not None  # asked for
+    labels = central_crop(labels, found.patches.shape[1])
+    intensity = None if model.probe is None else (np.abs(model.probe) ** 2).sum(axis=0)
+    if intensity is not None:
+        intensity = central_crop(intensity, found.patches.shape[1])
+    simulated = scan.object is None or scan.object.source == "simulation"
+    removed = remove or (("constant",) if simulated else ("constant", "ramp", "shift"))
+    return Evaluation(
+        region=region or "chosen frames",
+        indices=indices,
+        removed=removed,
+        patches=metrics.patch_metrics(found.patches, labels, intensity),
+        patches_flat=metrics.patch_metrics(np.ones_like(labels), labels, intensity),
+        notebook=_notebook(scan, indices, found.patches, labels, model),
+        reconstruction=found,
+        **_stitched(scan, found, labels, removed, preparation.pixel_ratio(scan.frame_shape)),
+    )
+
+
+def _unit_weight(model: Model) -> NDArray[np.float32]:
+    return np.ones((model.patch_size, model.patch_size), np.float32)
+
+
+def _stitched(
+    scan: Scan, found: Reconstruction, labels: NDArray[np.complex64], removed: tuple[str, ...], ratio: float
+) -> dict[str, Any]:
+    """Fields of `Evaluation` about the stitched object; empty where labels are patches of no common object."""
+    if scan.object is None:
+        return {"stitched": {}, "stitched_flat": {}, "truth": None, "aligned": None, "lit": None}
+    image = found.image
+    truth = PatchExtractor(resample_object(scan.object, ratio), labels.shape[1]).region(image.origin, image.image.shape)
+    lit = (found.coverage > LIT_FRACTION * found.coverage.max()) & (truth != 0)
+    weight = lit.astype(np.float64)
+    return {
+        "stitched": metrics.image_metrics(image.image, truth, weight=weight, remove=removed),
+        "stitched_flat": metrics.flat_metrics(truth, weight=weight, remove=removed),
+        "truth": truth,
+        "aligned": metrics.align(image.image, truth, weight=weight, remove=removed).image.astype(np.complex64),
+        "lit": lit,
+    }
+
+
+def _notebook(
+    scan: Scan, indices: Indices, predicted: NDArray[np.complex64], labels: NDArray[np.complex64], model: Model
+) -> dict[str, float] | None:
+    """The paper's metric where the frames are a rectangular block of a regular raster with a whole-pixel step."""
+    if scan.raster is None:
+        return None
+    lines, points = np.unravel_index(indices, scan.raster)
+    shape = (int(np.ptp(lines)) + 1, int(np.ptp(points)) + 1)
+    step = _raster_step(scan) / model.card.preparation.pixel_ratio(scan.frame_shape)
+    whole = round(step)
+    if shape[0] * shape[1] != len(indices) or min(shape) < 8 or abs(step - whole) > 0.01 or not 1 <= whole <= 12:
+        return None
+    if model.card.gauge == "constant-free":
+        # The patches agree with each other; one global constant brings them to the labels' absolute phases.
+        overlap = np.vdot(predicted, labels)
+        predicted = predicted * np.complex64(overlap / max(abs(overlap), 1e-12))
+    block = (*shape, *predicted.shape[1:])
+    return metrics.notebook_metric(predicted.reshape(block), labels.reshape(block), step=whole)
+
+
+def _raster_step(scan: Scan) -> float:
+    """Distance of neighbouring points along a line, in object pixels."""
+    return float(np.linalg.norm(scan.positions_px[1] - scan.positions_px[0])) if len(scan) > 1 else 0.0

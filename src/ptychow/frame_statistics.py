@@ -1,0 +1,100 @@
+"""What one pass over a scan's frames tells: counts, extremes, and what is no count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.detector_steps import default_markers, marked_pixels, unwrap_negative
+from ptychow.scan import Scan
+
+BATCH_VALUES = 2**22
+
+
+@dataclass(frozen=True)
+class FrameStatistics:
+    """Over all frames of a scan; values that are not finite, or mark a pixel as invalid, count as absent.
+
+    mean, largest: (H, W) of each pixel, counts. valid: (H, W), in how many frames the pixel is valid.
+    totals: (N,) counts of each frame.
+    smallest_value, largest_value: of all valid values as stored; at_largest: how many equal the largest.
+    not_finite, negative, marked, saturated: how many values are NaN or infinite, below 0, a marker of invalid
+    pixels, at or above the scan's saturation.
+    wrapped: negative 16-bit integers were taken as counts above 32767.
+    """
+
+    mean: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    valid: NDArray[np.int64]
+    totals: NDArray[np.float64]
+    smallest_value: float
+    largest_value: float
+    at_largest: int
+    not_finite: int
+    negative: int
+    marked: int
+    saturated: int
+    wrapped: bool
+
+
+def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count: None) -> FrameStatistics:
+    """Read all frames once, four million values at a time. `on_frames` is told how many have just been read.
+
+    Raises InputError where they cannot be read.
+    """
+    dtype = np.dtype(scan.frames.dtype)
+    wraps = dtype.kind == "i" and dtype.itemsize == 2
+    markers = default_markers(dtype)
+    total, largest = np.zeros(scan.frame_shape), np.full(scan.frame_shape, -np.inf)
+    valid = np.zeros(scan.frame_shape, np.int64)
+    totals = np.zeros(len(scan))
+    smallest_value, largest_value, at_largest = np.inf, -np.inf, 0
+    not_finite = negative = marked = saturated = 0
+    for indices, stored in scan.batches(max(1, BATCH_VALUES // total.size)):
+        counts = unwrap_negative(stored) if wraps else stored
+        usable = np.isfinite(counts)
+        not_finite += int(usable.size - np.count_nonzero(usable))
+        absent = marked_pixels(counts, markers)
+        if absent is not None:
+            marked += int(np.count_nonzero(absent))
+            usable &= ~absent
+        negative += int(np.count_nonzero((stored < 0) & usable))
+        if scan.saturation is not None:
+            saturated += int(np.count_nonzero((counts >= scan.saturation) & usable))
+        smallest_value = min(smallest_value, float(np.min(stored, where=usable, initial=_top(dtype))))
+        highest = float(np.max(counts, where=usable, initial=_bottom(counts.dtype)))
+        if highest > largest_value:
+            largest_value, at_largest = highest, 0
+        at_largest += int(np.count_nonzero((counts == largest_value) & usable))
+        values = np.where(usable, counts, 0).astype(np.float64)
+        total += values.sum(axis=0)
+        totals[indices] = values.sum(axis=(1, 2))
+        largest = np.maximum(largest, np.where(usable, values, -np.inf).max(axis=0))
+        valid += usable.sum(axis=0)
+        on_frames(len(indices))
+    return FrameStatistics(
+        mean=total / np.maximum(valid, 1),
+        largest=np.where(valid > 0, largest, 0.0),
+        valid=valid,
+        totals=totals,
+        smallest_value=smallest_value,
+        largest_value=largest_value,
+        at_largest=at_largest,
+        not_finite=not_finite,
+        negative=negative,
+        marked=marked,
+        saturated=saturated,
+        wrapped=wraps and negative > 0,
+    )
+
+
+def _top(dtype: np.dtype[Any]) -> float | int:
+    return np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
+
+
+def _bottom(dtype: np.dtype[Any]) -> float | int:
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf

@@ -1,0 +1,285 @@
+"""What a scan holds and what looks wrong, in words: `ptychow inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.bad_pixels import find_bad_pixels
+from ptychow.detector_fit import network_sizes
+from ptychow.frame_statistics import FrameStatistics, measure_frames
+from ptychow.optics.beam import intensity, rms_radius
+from ptychow.scan import Scan
+from ptychow.scan_pattern import ScanPattern, scan_pattern
+
+SIZE_MULTIPLE = 16  # frame sizes of all networks are multiples of it
+CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
+CLIPPED_COUNTS = 100  # ... where counts are as high as this
+OFF_CENTRE = 0.03  # of the frame's side
+
+# The scan's own mask, then the rules by which `inspect_scan` and `find_bad_pixels` call further pixels bad.
+RULES = {
+    "mask": "by the scan's mask",
+    "marked": "by the detector, in most frames",
+    "dead": "never count",
+    "dim": "less than 0.3 of their neighbours",
+    "hot": "more than 5 times their neighbours",
+    "gap": "rows or columns that never count",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A scan, what one pass over its frames told, and what follows.
+
+    format: the file's format, in words. frames: `FrameStatistics`. pattern: of the positions, in their unit.
+    good: (H, W) pixels that can be believed; bad_pixels: how many each of `RULES` calls bad, those that the
+    mask already names not counted again.
+    """
+
+    scan: Scan
+    format: str
+    frames: FrameStatistics
+    pattern: ScanPattern
+    good: NDArray[np.bool_]
+    bad_pixels: dict[str, int]
+
+    @property
+    def saturation(self) -> tuple[float, int, str] | None:
+        """(value, how many values are there, by which rule), or None where nothing looks saturated."""
+        found = self.frames
+        if self.scan.saturation is not None:
+            return self.scan.saturation, found.saturated, "the scan's saturation value"
+        if found.at_largest >= CLIPPED_VALUES and found.largest_value >= CLIPPED_COUNTS:
+            return found.largest_value, found.at_largest, "the largest value occurs so often"
+        return None
+
+    @cached_property
+    def centre(self) -> tuple[float, float] | None:
+        """Centre of mass of the mean pattern over the good pixels, (row, column); None where there is
+        nothing.
+        """
+        pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
+        if pattern.sum() == 0:
+            return None
+        rows, columns = np.mgrid[: pattern.shape[0], : pattern.shape[1]]
+        return float(np.average(rows, weights=pattern)), float(np.average(columns, weights=pattern))
+
+    @cached_property
+    def is_fft_shifted(self) -> bool:
+        """Whether the mean pattern is much more compact with its quarters swapped: zero frequency in the
+        corner.
+        """
+        pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
+        return pattern.sum() > 0 and rms_radius(np.fft.fftshift(pattern)) < 0.8 * rms_radius(pattern)
+
+    @cached_property
+    def beam_diameter(self) -> float | None:
+        """Diameter, object pixels, of the disc with the probe's rms radius (2 sqrt(2) of it); None without a
+        probe.
+        """
+        if self.scan.probe is None or not np.any(self.scan.probe):
+            return None
+        return 2 * np.sqrt(2) * rms_radius(intensity(self.scan.probe))
+
+    @cached_property
+    def step_px(self) -> float | None:
+        """Step in object pixels, where that is known."""
+        if self.scan.position_unit == "px":
+            return self.pattern.step
+        pixel = self.scan.geometry.pixel_size
+        return None if pixel is None else self.pattern.step / pixel
+
+    @property
+    def overlap(self) -> tuple[float, str] | None:
+        """(1 - step / beam diameter, in words what it rests on), or None where that cannot be known."""
+        if self.step_px is None:
+            return None
+        if self.beam_diameter is not None:
+            return 1 - self.step_px / self.beam_diameter, f"beam of {self.beam_diameter:.1f} px, from the probe"
+        return 1 - self.step_px / min(self.scan.frame_shape), "at most: no probe, so a beam as wide as a frame"
+
+    @cached_property
+    def findings(self) -> list[str]:
+        """What looks wrong, in words, with what to do."""
+        return [*_wrong_with_frames(self), *_wrong_with_pixels(self), *_wrong_with_geometry(self)]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the images, machine-readable; lengths in metres unless named otherwise."""
+        scan, frames, geometry = self.scan, self.frames, self.scan.geometry
+        return {
+            "name": scan.name,
+            "format": self.format,
+            "shape": scan.frames.shape,
+            "dtype": str(scan.frames.dtype),
+            "counts_per_frame": dict(zip(("min", "median", "max"), _three(frames.totals), strict=True)),
+            "smallest_value": frames.smallest_value,
+            "largest_value": frames.largest_value,
+            "not_finite": frames.not_finite,
+            "negative": frames.negative,
+            "marked_invalid": frames.marked,
+            "bad_pixels": self.bad_pixels,
+            "saturation": self.saturation,
+            "pattern": self.pattern.kind,
+            "raster": scan.raster or self.pattern.shape,
+            "step": self.pattern.step,
+            "extent": self.pattern.extent,
+            "position_unit": scan.position_unit,
+            "step_px": self.step_px,
+            "beam_diameter_px": self.beam_diameter,
+            "overlap": self.overlap,
+            "pixel_size_m": geometry.pixel_size,
+            "wavelength_m": geometry.wavelength,
+            "distance_m": geometry.distance,
+            "detector_pixel_m": geometry.detector_pixel,
+            "centre_of_mass": self.centre,
+            "fft_shifted": self.is_fft_shifted,
+            "network_sizes": list(network_sizes(scan.frame_shape)),
+            "probe_modes": None if scan.probe is None else len(scan.probe),
+            "object": None if scan.object is None else scan.object.source,
+            "label_patches": None if scan.label_patches is None else scan.label_patches.shape,
+            "fingerprint": scan.fingerprint(),
+            "metadata": scan.metadata,
+            "findings": self.findings,
+        }
+
+    def describe(self) -> list[tuple[str, str]]:
+        """(what, found) for people."""
+        scan, frames, unit = self.scan, self.frames, self.scan.position_unit
+        count, height, width = scan.frames.shape
+        low, middle, high = _three(frames.totals)
+        pixel = scan.geometry.pixel_size
+        saturation, overlap = self.saturation, self.overlap
+        bad = ", ".join(f"{number} {rule} ({RULES[rule]})" for rule, number in self.bad_pixels.items() if number)
+        raster = scan.raster or self.pattern.shape
+        modes = (
+            "none"
+            if scan.probe is None
+            else f"{len(scan.probe)} modes of {scan.probe.shape[1]} x {scan.probe.shape[2]}"
+        )
+        labels = scan.object.source if scan.object is not None else "none"
+        return [
+            ("format", self.format),
+            ("frames", f"{count:,} of {height} x {width}, {scan.frames.dtype}"),
+            ("counts per frame", f"{low:.4g} min, {middle:.4g} median, {high:.4g} max"),
+            ("values", f"{frames.smallest_value:.6g} to {frames.largest_value:.6g}"),
+            ("bad pixels", bad or "none"),
+            (
+                "saturated",
+                "none" if saturation is None else f"{saturation[1]:,} values at {saturation[0]:.6g} ({saturation[2]})",
+            ),
+            ("positions", self.pattern.kind + (f", {raster[0]} lines x {raster[1]} points" if raster else "")),
+            ("step", _length(self.pattern.step, unit) + ", median to the nearest point"),
+            ("field", " x ".join(_length(length, unit) for length in self.pattern.extent)),
+            ("overlap", "unknown" if overlap is None else f"{overlap[0]:.0%} ({overlap[1]})"),
+            ("object pixel", "unknown" if pixel is None else _length(pixel, "m")),
+            ("probe", modes),
+            ("object", labels if scan.label_patches is None else f"label patches {scan.label_patches.shape}"),
+        ]
+
+
+def inspect_scan(
+    scan: Scan, *, format: str = "", on_frames: Callable[[int], object] = lambda count: None
+) -> Inspection:
+    """Read all frames once and look at everything. `on_frames` is told how many have just been read.
+
+    Raises InputError where the frames cannot be read.
+    """
+    frames = measure_frames(scan, on_frames)
+    _, reasons = find_bad_pixels(frames.mean, frames.largest, frames=len(scan))
+    invalid = frames.valid < 0.5 * len(scan)
+    given = np.zeros(scan.frame_shape, bool) if scan.mask is None else ~scan.mask
+    counted, known = {}, np.zeros(scan.frame_shape, bool)
+    for rule, pixels in {"mask": given, "marked": invalid, **reasons}.items():
+        counted[rule] = int((pixels & ~known).sum())
+        known |= pixels
+    return Inspection(scan, format, frames, scan_pattern(scan.positions), ~known, counted)
+
+
+def _wrong_with_frames(found: Inspection) -> Iterator[str]:
+    frames, totals = found.frames, found.frames.totals
+    if frames.not_finite:
+        yield f"{frames.not_finite:,} values are NaN or infinite: mask these pixels or leave the frames out"
+    if frames.wrapped:
+        yield (
+            f"{frames.negative:,} values are negative 16-bit integers: a counter above 32767 was stored with a sign; "
+            "they are read as value + 65536"
+        )
+    elif frames.negative:
+        yield f"{frames.negative:,} values are negative: background subtracted, or not counts at all"
+    empty = np.flatnonzero(totals == 0)
+    if len(empty):
+        number = f"{len(empty):,} of {len(totals):,} frames"
+        yield f"{number} are all zero (first: {empty[0]}): shutter closed, or not yet written"
+    typical = float(np.median(totals))
+    dim = np.flatnonzero((totals > 0) & (totals < typical / 2))
+    if len(dim):
+        first = f"(first: {dim[0]})"
+        yield f"{len(dim):,} frames have less than half the median counts {first}: beam lost, or a strong absorber"
+    bright = np.flatnonzero(totals > 2 * typical) if typical > 0 else dim[:0]
+    if len(bright):
+        yield f"{len(bright):,} frames have more than twice the median counts (first: {bright[0]})"
+
+
+def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
+    scan = found.scan
+    words = ", ".join(f"{number} {rule}" for rule, number in found.bad_pixels.items() if number and rule != "mask")
+    if words:
+        yield f"bad pixels that no mask names: {words}; a Preparation finds and fills them"
+    if found.saturation is not None and found.saturation[1]:
+        value, number, rule = found.saturation
+        yield f"{number:,} values look saturated at {value:.6g} ({rule})"
+    if found.is_fft_shifted:
+        yield "zero frequency looks to be in the corners (fft-shifted): swap the quarters of the frames (fftshift)"
+    elif found.centre is not None:
+        off = [at - length // 2 for at, length in zip(found.centre, scan.frame_shape, strict=True)]
+        if any(abs(part) > OFF_CENTRE * length for part, length in zip(off, scan.frame_shape, strict=True)):
+            yield (
+                f"the mean pattern's centre of mass lies {off[0]:+.1f} rows, {off[1]:+.1f} columns from the middle: "
+                "crop about the true zero frequency"
+            )
+    height, width = scan.frame_shape
+    if height != width or height % SIZE_MULTIPLE:
+        sizes = ", ".join(str(size) for size in network_sizes(scan.frame_shape))
+        remedy = f"crop or bin to {sizes}" if sizes else "they are too small for any network"
+        yield f"no network takes frames of {height} x {width} (square, a multiple of {SIZE_MULTIPLE}): {remedy}"
+
+
+def _wrong_with_geometry(found: Inspection) -> Iterator[str]:
+    scan, pattern = found.scan, found.pattern
+    if scan.geometry.pixel_size is None:
+        stop = "; positions in metres cannot be used without it" if scan.position_unit == "m" else ""
+        yield f"the object's pixel size is unknown, so a Model's cannot be checked against it{stop} (--pixel-size-nm)"
+    if pattern.kind == "single point":
+        yield "all positions are the same"
+    elif pattern.repeated:
+        yield f"{pattern.repeated:,} positions occur more than once"
+    step = found.step_px
+    if step is not None and pattern.kind != "single point":
+        if step > min(scan.frame_shape) or step < 0.01:
+            yield f"a step of {step:.3g} object pixels cannot be right: check the unit of positions and the pixel size"
+        elif found.beam_diameter is not None and step > 0.7 * found.beam_diameter:
+            yield f"little overlap: steps of {step:.1f} px under a beam of {found.beam_diameter:.1f} px"
+    if scan.probe is None:
+        return
+    if scan.probe.shape[1:] != scan.frame_shape:
+        yield f"the probe is {scan.probe.shape[1]} x {scan.probe.shape[2]} pixels, the frames are not"
+    power, counts = float(intensity(scan.probe).sum()), float(found.frames.totals.mean())
+    if counts > 0 and not 0.5 < power / counts < 2:
+        yield f"the probe's power {power:.4g} is far from the mean counts of a frame {counts:.4g}: scale the probe"
+
+
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values.min()), float(np.median(values)), float(values.max())
+
+
+def _length(value: float, unit: str) -> str:
+    """A length in object pixels, or in metres as nanometres or micrometres."""
+    if unit == "px":
+        return f"{value:.4g} px"
+    return f"{value * 1e9:.4g} nm" if value < 1e-6 else f"{value * 1e6:.4g} µm"

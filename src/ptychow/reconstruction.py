@@ -1,0 +1,176 @@
+"""Model x Scan -> Reconstruction: prepare, infer, stitch. Frames are read from disk a batch at a time."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.engines.torch_engine import TorchEngine
+from ptychow.errors import InputError
+from ptychow.formats.cxi import write_reconstruction
+from ptychow.model import Model
+from ptychow.scan import Geometry, ObjectImage, Scan
+from ptychow.stitch import Canvas, central_crop, probe_weight, solve_constants
+
+# Patches are kept for the final solve of their constants; beyond this many bytes in a temporary file instead of memory.
+SPOOL_LIMIT = 2e9
+CENTRAL_CROP = 12  # pixels, the PtychoNN notebooks'
+
+Stitching = Literal["probe", "central-crop"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A stitched object and what it rests on.
+
+    image: `ObjectImage` on the Model's pixels. coverage, variance: (Y, X), see `Canvas`.
+    geometry: of the prepared frames. probe: the Model's. warnings: where scan and Model differ, in words.
+    summary: frames, seconds and rates, what was applied, versions: JSON-able.
+    patches: (N, m, m) complex, brought to one constant, where they were asked for.
+    """
+
+    image: ObjectImage
+    coverage: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    geometry: Geometry
+    probe: NDArray[np.complex64] | None
+    warnings: tuple[str, ...]
+    summary: dict[str, Any]
+    patches: NDArray[np.complex64] | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write CXI: object, coverage, variance, probe, geometry and summary."""
+        write_reconstruction(
+            path,
+            self.image,
+            geometry=self.geometry,
+            coverage=self.coverage,
+            variance=self.variance,
+            probe=self.probe,
+            metadata={},
+            summary=self.summary,
+        )
+
+    def save_picture(self, path: str | Path, title: str = "") -> None:
+        """Write a PNG of amplitude and phase where light fell."""
+        from ptychow.figures import reconstruction_figure
+
+        reconstruction_figure(
+            path,
+            None,
+            self.image.image,
+            region=self.lit,
+            pixel_size=self.geometry.pixel_size,
+            origin=self.image.origin,
+            title=title,
+        )
+
+    @property
+    def lit(self) -> NDArray[np.bool_]:
+        """(Y, X) True where the coverage exceeds a tenth of its largest value."""
+        return self.coverage > 0.1 * self.coverage.max()
+
+
+def reconstruct(
+    scan: Scan,
+    model: Model,
+    *,
+    stitching: Stitching = "probe",
+    scale: Literal["scan", "model"] = "scan",
+    batch_size: int = 64,
+    device: str = "auto",
+    precision: str = "fp32",
+    force: bool = False,
+    keep_patches: bool = False,
+    advance: Callable[..., None] | None = None,
+) -> Reconstruction:
+    """Reconstruct a scan with a Model.
+
+    stitching: weights from the probe, or the notebooks' uniform central 12 x 12 pixels. scale: count scale measured on
+    the scan's first frames, or the Model's own. force: go on where `Model.check` refuses. keep_patches: give them back too
+    (in memory). advance: called with the number of frames finished. Raises MismatchError, and InputError for bad frames or positions.
+    """
+    warnings = model.check(scan, force)
+    preparation = model.prepare_for(scan, scale)
+    positions = scan.positions_px / preparation.pixel_ratio(scan.frame_shape)
+    weight = patch_weight(model, stitching)
+    engine = TorchEngine(model, device, precision)
+    canvas = Canvas(positions, weight)
+    solve = model.card.gauge == "constant-free"
+    started, inference_seconds = time.perf_counter(), 0.0
+    with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
+        patches = _spool((len(scan), *weight.shape), Path(folder)) if solve or keep_patches else None
+        for indices, frames in scan.batches(batch_size):
+            began = time.perf_counter()
+            batch = central_crop(engine.predict(preparation.apply(frames)), len(weight))
+            inference_seconds += time.perf_counter() - began
+            if not solve:
+                canvas.add(batch, positions[indices])
+            if patches is not None:
+                patches[indices] = batch
+            if advance is not None:
+                advance(len(indices))
+        if solve and patches is not None:
+            constants = solve_constants(patches, positions, weight)
+            for start in range(0, len(scan), batch_size):
+                chosen = slice(start, start + batch_size)
+                patches[chosen] *= constants[chosen, None, None]
+                canvas.add(patches[chosen], positions[chosen])
+        kept = np.array(patches) if keep_patches else None
+        del patches
+    seconds = time.perf_counter() - started
+    source = f"network {model.card.network}, {len(scan)} frames of {scan.name}, stitched by {stitching}"
+    summary = {
+        "scan": scan.name,
+        "fingerprint": scan.fingerprint(),
+        "network": model.card.network,
+        "frames": len(scan),
+        "seconds": seconds,
+        "frames_per_second": len(scan) / seconds,
+        "network_frames_per_second": len(scan) / inference_seconds,
+        "device": str(engine.device),
+        "precision": precision,
+        "stitching": stitching,
+        "constants": "solved from overlaps" if solve else "absolute phases, none",
+        "count_scale": preparation.scale_value,
+        "warnings": warnings,
+        "versions": model.card.versions,
+    }
+    geometry = preparation.output_geometry(scan.geometry, scan.frame_shape)
+    return Reconstruction(
+        canvas.object_image(source),
+        canvas.coverage(),
+        canvas.variance(),
+        geometry,
+        model.probe,
+        tuple(warnings),
+        summary,
+        kept,
+    )
+
+
+def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
+    """Stitching weights (m, m) of the central m x m pixels of a patch."""
+    if stitching == "central-crop":
+        return np.ones((CENTRAL_CROP, CENTRAL_CROP), np.float32)
+    if stitching != "probe":
+        raise InputError("unknown stitching", found=stitching, expected="probe or central-crop")
+    if model.probe is None:
+        raise InputError(
+            "the Model knows no probe to weight patches by", field="probe", remedy="Use --stitching central-crop"
+        )
+    return probe_weight(model.probe)
+
+
+def _spool(shape: tuple[int, ...], folder: Path) -> NDArray[np.complex64]:
+    """Room for all patches, in memory or in a file of the temporary folder."""
+    if np.prod(shape, dtype=float) * 8 <= SPOOL_LIMIT:
+        return np.empty(shape, np.complex64)
+    return np.memmap(folder / "patches", np.complex64, "w+", shape=shape)
