@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptychow.bad_pixels import Filling, find_bad_pixels
+from ptychow.datasets import locate
 from ptychow.errors import InputError
-from ptychow.fetch import locate
 from ptychow.formats import read_scan
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from ptychow.datasets import locate
 from ptychow.detector import Preparation
 from ptychow.detector_fit import network_sizes
 from ptychow.errors import InputError
-from ptychow.fetch import locate
 from ptychow.formats import read_scan
 from ptychow.scan import Scan
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptychow.fetch import locate
+from ptychow.datasets import locate
 from ptychow.files import to_json
 from ptychow.formats import read_scan
 from ptychow.inspection import RULES, inspect_scan

@@ -15,7 +15,7 @@ _HOMES = {
     "ObjectImage": "ptychow.scan",
     "read_scan": "ptychow.formats",
     "write_scan": "ptychow.formats",
-    "fetch": "ptychow.fetch",
+    "fetch": "ptychow.datasets",
     "inspect_scan": "ptychow.inspection",
     "Preparation": "ptychow.detector",
     "twin": "ptychow.optics.twins",

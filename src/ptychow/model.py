@@ -133,7 +133,9 @@ class Model:
             probe = torch.view_as_complex(tensors["probe"]).numpy() if "probe" in tensors else None
         except ValidationError as error:
             first = error.errors()[0]
-            raise InputError(f"damaged or from another version ({first['msg']})", file=path, field=str(first["loc"])) from None
+            raise InputError(
+                f"damaged or from another version ({first['msg']})", file=path, field=str(first["loc"])
+            ) from None
         except (RuntimeError, KeyError) as error:
             raise InputError(f"weights do not fit the network ({str(error).splitlines()[0]})", file=path) from None
         return cls(card, network, probe, mean_pattern)
@@ -159,7 +161,9 @@ class Model:
         if model_pixel is None or scan_pixel is None:
             warnings.append("pixel size unknown, not checked")
         elif abs(scan_pixel / model_pixel - 1) > 0.02:
-            refusals.append(f"object pixel of {scan_pixel * 1e9:.4g} nm, but the Model was made for {model_pixel * 1e9:.4g} nm")
+            refusals.append(
+                f"object pixel of {scan_pixel * 1e9:.4g} nm, but the Model was made for {model_pixel * 1e9:.4g} nm"
+            )
         self._check_counts(scan, refusals, warnings)
         if expected == found:
             self._check_pattern(scan, warnings)

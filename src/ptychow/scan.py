@@ -78,7 +78,9 @@ class Geometry:
         for name in ("wavelength", "distance", "detector_pixel", "pixel_size"):
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError("not a length", field=name, found=value, expected="a positive number of metres, or nothing")
+                raise InputError(
+                    "not a length", field=name, found=value, expected="a positive number of metres, or nothing"
+                )
 
     def derive_pixel_size(self, frame_size: int) -> Geometry:
         """Fill in `pixel_size` for square frames of `frame_size` pixels where the other three lengths are known.
@@ -253,7 +255,9 @@ def _check(scan: Scan) -> None:
     if scan.mask is not None:
         require(scan.mask.shape == frame_shape, "mask", f"shape {scan.mask.shape}", f"the frames' {frame_shape}")
         require(scan.mask.dtype == np.bool_, "mask", f"dtype {scan.mask.dtype}", "bool, True where good")
-        require(bool(scan.mask.any()), "mask", "every pixel bad", "some good pixels", "Check the mask's meaning of 0 and 1")
+        require(
+            bool(scan.mask.any()), "mask", "every pixel bad", "some good pixels", "Check the mask's meaning of 0 and 1"
+        )
     if scan.probe is not None:
         require(scan.probe.ndim == 3, "probe", f"shape {scan.probe.shape}", "(modes, H, W)")
         require(np.iscomplexobj(scan.probe), "probe", f"dtype {scan.probe.dtype}", "complex")

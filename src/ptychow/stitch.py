@@ -28,7 +28,9 @@ def probe_weight(probe: NDArray[np.complexfloating], size: int | None = None) ->
         intensity = central_crop(intensity, size)
     largest = intensity.max()
     if not (np.isfinite(largest) and largest > 0):
-        raise InputError("no light in it", field="probe", found=f"largest intensity {largest}", expected="a finite probe")
+        raise InputError(
+            "no light in it", field="probe", found=f"largest intensity {largest}", expected="a finite probe"
+        )
     return np.maximum(intensity / largest, WEIGHT_FLOOR).astype(np.float32)
 
 

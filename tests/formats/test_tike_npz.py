@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ptychow.datasets import locate
 from ptychow.errors import InputError
-from ptychow.fetch import locate
 from ptychow.formats import read_scan
 
 RNG = np.random.default_rng(2)

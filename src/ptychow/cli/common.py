@@ -27,9 +27,7 @@ PixelSize = Annotated[
 ]
 Mapping = Annotated[
     list[str] | None,
-    typer.Option(
-        "--map", help="For other HDF5 files: NAME=/path/in/file, repeated, or a TOML file of such lines."
-    ),
+    typer.Option("--map", help="For other HDF5 files: NAME=/path/in/file, repeated, or a TOML file of such lines."),
 ]
 
 Advance = Callable[..., None]
@@ -161,7 +159,5 @@ def output_path(output: Path | None, source: Path, ending: str) -> Path:
     name = source.stem + ending
     target = source.with_name(name) if output is None else output / name if output.is_dir() else output
     if target.resolve() == source.resolve():
-        raise InputError(
-            "would overwrite the input", file=target, field="--output", remedy="Choose another name"
-        )
+        raise InputError("would overwrite the input", file=target, field="--output", remedy="Choose another name")
     return target

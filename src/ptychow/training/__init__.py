@@ -257,9 +257,7 @@ def _survey_labels(
     return warnings, largest
 
 
-def _training_statistics(
-    scan: Scan, split: Split, preparation: Preparation
-) -> tuple[float, NDArray[np.float32]]:
+def _training_statistics(scan: Scan, split: Split, preparation: Preparation) -> tuple[float, NDArray[np.float32]]:
     """Mean counts of a training frame, and the mean network input before standardisation."""
     chosen = split.train[np.unique(np.linspace(0, len(split.train) - 1, CHECKED_FRAMES).astype(int))]
     frames = scan.frames[chosen]

@@ -126,7 +126,9 @@ def fit(
             if on_epoch is not None:
                 on_epoch(history)
     except KeyboardInterrupt:
-        saved = f"; {history.epochs} epochs are in {checkpoint}, --resume goes on" if checkpoint and history.epochs else ""
+        saved = (
+            f"; {history.epochs} epochs are in {checkpoint}, --resume goes on" if checkpoint and history.epochs else ""
+        )
         raise PtychoWError(f"interrupted after {history.epochs} of {recipe.epochs} epochs{saved}") from None
     if best is not None:
         network.load_state_dict(best)

@@ -76,9 +76,7 @@ def no_split(count: int) -> Split:
     return Split("none", np.arange(count), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def shares_pixels(
-    positions_px: NDArray[np.float64], others_px: NDArray[np.float64], size: float
-) -> NDArray[np.bool_]:
+def shares_pixels(positions_px: NDArray[np.float64], others_px: NDArray[np.float64], size: float) -> NDArray[np.bool_]:
     """(N,) True where the size x size patch at a position shares an object pixel with one at any of the others."""
     if len(others_px) == 0:
         return np.zeros(len(positions_px), bool)

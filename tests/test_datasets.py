@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptychow import fetch as module
+from ptychow import datasets as module
+from ptychow.datasets import DATASETS, fetch, load_arrays, locate
 from ptychow.errors import InputError, PtychoWError
-from ptychow.fetch import DATASETS, fetch, load_arrays, locate
 from ptychow.formats import read_scan
 
 
