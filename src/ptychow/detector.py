@@ -125,9 +125,13 @@ class Preparation(BaseModel):
         fields, notes = detector_of(scan, bad_pixels=bad_pixels, centre=self.centre)
         return self.replace(**fields, notes=notes)
 
+    def unstandardised(self) -> Self:
+        """The same without the data set's statistics: inputs are then positive and look like patterns."""
+        return self.replace(mean_input=None, deviation=1.0)
+
     def with_statistics_of(self, scan: Scan) -> Self:
         """The same with inputs standardised: the scan's mean input subtracted, divided by the deviation about it."""
-        plain = self.replace(mean_input=None, deviation=1.0)
+        plain = self.unstandardised()
         total = np.zeros(self.output_size(scan.frame_shape))
         squares = 0.0
         for _, frames in scan.batches(SCALE_FRAMES):
@@ -142,7 +146,7 @@ class Preparation(BaseModel):
 
     def measure_scale(self, frames: NDArray[Any], name: str | None = None) -> float:
         """Mean of the transformed counts of frames (n, H, W), unscaled. Raises InputError, naming `name`, where 0."""
-        plain = self.replace(scale="none", scale_value=1.0, mean_input=None, deviation=1.0)
+        plain = self.unstandardised().replace(scale="none", scale_value=1.0)
         mean = float(plain.apply(frames).mean(dtype=np.float64))
         if mean == 0:
             raise InputError(
@@ -181,6 +185,16 @@ class Preparation(BaseModel):
             self._fill_marked(counts, marked, plan.good)
         if self.resample is not None:
             counts = steps.resample(counts, self.resample)
+        return self._transformed(counts)[:, None]
+
+    def finish(self, counts: NDArray[np.float32], frame_shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Network input (n, 1, h, w) of counts (n, h, w) that already lie on the prepared detector, as simulated ones do.
+
+        frame_shape: (H, W) of the stored frames, whose bad pixels are filled here too. Changes `counts`.
+        """
+        filling = self._plan(frame_shape).filling
+        if filling is not None and self.resample is None:
+            filling.fill(counts)
         return self._transformed(counts)[:, None]
 
     def _transformed(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:

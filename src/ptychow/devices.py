@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ptychow.errors import InputError
 
 
@@ -21,6 +23,6 @@ def choose_device(name: str, supported: tuple[str, ...] = ("cpu", "cuda", "mps",
     usable = [device for device, there in present.items() if there and device in supported]
     if name == "auto":
         return usable[0]
-    if name.partition(":")[0] not in usable:
+    if not re.fullmatch(rf"({'|'.join(usable)})(:\d+)?", name):
         raise InputError("not available here", field="device", found=name, expected=", ".join(["auto", *usable]))
     return name

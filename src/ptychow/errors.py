@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 
@@ -39,6 +42,17 @@ class InputError(PtychoWError):
 
 class MismatchError(InputError):
     """A Model and the data it is applied to do not belong together (overridden by ``--force``)."""
+
+
+@contextmanager
+def about(file: str | PathLike[str]) -> Iterator[None]:
+    """Name `file` in an InputError from inside that does not name it yet."""
+    try:
+        yield
+    except InputError as error:
+        if Path(file).name in str(error):
+            raise
+        raise type(error)(str(error), file=file) from error
 
 
 class MissingExtraError(PtychoWError):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ptychow import metrics
 from ptychow.errors import InputError
 from ptychow.model import Model
+from ptychow.optics.beam import intensity
 from ptychow.patches import PatchExtractor, resample_object
 from ptychow.reconstruction import Reconstruction, Stitching, reconstruct
 from ptychow.scan import Scan
@@ -46,8 +47,8 @@ class Evaluation:
 
     @property
     def headline(self) -> float:
-        """Stitched unexplained phase variance."""
-        return self.stitched["phase_unexplained_variance"]
+        """Stitched unexplained phase variance; NaN where labels are patches of no common object."""
+        return self.stitched.get("phase_unexplained_variance", float("nan"))
 
     def summary(self) -> dict[str, Any]:
         """All numbers, JSON-able."""
@@ -126,17 +127,15 @@ def evaluate(
     )
     assert found.patches is not None  # asked for
     labels = central_crop(labels, found.patches.shape[1])
-    intensity = None if model.probe is None else (np.abs(model.probe) ** 2).sum(axis=0)
-    if intensity is not None:
-        intensity = central_crop(intensity, found.patches.shape[1])
+    light = None if model.probe is None else central_crop(intensity(model.probe), found.patches.shape[1])
     simulated = scan.object is None or scan.object.source == "simulation"
     removed = remove or (("constant",) if simulated else ("constant", "ramp", "shift"))
     return Evaluation(
         region=region or "chosen frames",
         indices=indices,
         removed=removed,
-        patches=metrics.patch_metrics(found.patches, labels, intensity),
-        patches_flat=metrics.patch_metrics(np.ones_like(labels), labels, intensity),
+        patches=metrics.patch_metrics(found.patches, labels, light),
+        patches_flat=metrics.patch_metrics(np.ones_like(labels), labels, light),
         notebook=_notebook(scan, indices, found.patches, labels, model),
         reconstruction=found,
         **_stitched(scan, found, labels, removed, preparation.pixel_ratio(scan.frame_shape)),
@@ -180,7 +179,7 @@ def _notebook(
         return None
     if model.card.gauge == "constant-free":
         # The patches agree with each other; one global constant brings them to the labels' absolute phases.
-        overlap = np.vdot(predicted, labels)
+        overlap = complex(np.vdot(predicted, labels))
         predicted = predicted * np.complex64(overlap / max(abs(overlap), 1e-12))
     block = (*shape, *predicted.shape[1:])
     return metrics.notebook_metric(predicted.reshape(block), labels.reshape(block), step=whole)

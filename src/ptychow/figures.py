@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychow.errors import InputError
 from ptychow.files import atomic_path
 from ptychow.metrics import FourierRingCorrelation, half_bit
 from ptychow.scan import ObjectImage
@@ -39,10 +40,16 @@ def new_figure(
 
 
 def save_figure(path: str | Path, figure: Figure, *, dpi: int = 110) -> None:
-    """Write the figure (the suffix chooses the format, PNG without one); nothing is left where that fails."""
+    """Write the figure (the suffix chooses the format, PNG without one); nothing is left where that fails.
+
+    Raises InputError for a format that there is not.
+    """
     target = Path(path)
+    kind, known = target.suffix.lstrip(".").lower() or "png", figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise InputError("no format for a picture", file=target, found=target.suffix, expected=", ".join(known))
     with atomic_path(target) as temporary:
-        figure.savefig(temporary, dpi=dpi, format=target.suffix.lstrip(".") or "png")
+        figure.savefig(temporary, dpi=dpi, format=kind)
 
 
 def show_image(

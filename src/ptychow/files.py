@@ -10,27 +10,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ptychow.errors import PtychoWError
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` on success, delete it on any failure.
 
     Missing parent folders are made. The temporary name keeps the suffix, which some writers look at.
+    Raises PtychoWError where the system refuses (no permission, disk full), during the writing too.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        temporary = Path(name)
+        os.close(handle)
         yield temporary
         # mkstemp makes private files; results get the permissions any new file would have.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
+    except OSError as error:
+        raise cannot_write(target, os.strerror(error.errno) if error.errno else str(error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: str | os.PathLike[str], why: object) -> PtychoWError:
+    """The error for a file that the system does not let us write."""
+    return PtychoWError(f"{os.fspath(path)}: cannot be written ({why})")
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raise PtychoWError where `path` surely cannot be written later: better now than after an hour of work."""
+    target = Path(path)
+    if target.is_dir():
+        raise cannot_write(target, "it is a folder")
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise cannot_write(target, f"{folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise cannot_write(target, f"no permission to write to {folder}")
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -157,11 +157,10 @@ class Inspection:
         saturation, overlap = self.saturation, self.overlap
         bad = ", ".join(f"{number} {rule} ({RULES[rule]})" for rule, number in self.bad_pixels.items() if number)
         raster = scan.raster or self.pattern.shape
-        modes = (
-            "none"
-            if scan.probe is None
-            else f"{len(scan.probe)} modes of {scan.probe.shape[1]} x {scan.probe.shape[2]}"
-        )
+        modes = "none"
+        if scan.probe is not None:
+            number, rows, columns = scan.probe.shape
+            modes = f"{number} mode{'s' if number > 1 else ''} of {rows} x {columns}"
         labels = scan.object.source if scan.object is not None else "none"
         return [
             ("format", self.format),

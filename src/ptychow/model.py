@@ -15,17 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ptychow._version import __version__
 from ptychow.detector import Preparation
-from ptychow.errors import InputError, MismatchError
-from ptychow.files import atomic_path
+from ptychow.errors import InputError, MismatchError, about
 from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
+from ptychow.optics.beam import intensity
 from ptychow.orientation import Orientation
 from ptychow.scan import Geometry, Scan
+from ptychow.tensor_files import read_tensors, write_tensors
 
 # Frames looked at when a scan is compared with a Model: as many as set the scale.
 CHECKED_FRAMES = 64
@@ -103,30 +102,23 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
-        tensors = {f"network.{name}": value.contiguous().cpu() for name, value in self.network.state_dict().items()}
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors["mean_pattern"] = torch.from_numpy(self.mean_pattern.copy())
         if self.probe is not None:
-            tensors["probe"] = torch.view_as_real(torch.from_numpy(self.probe.copy())).contiguous()
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {"ptychow": self.card.model_dump_json()})
+            tensors["probe"] = torch.view_as_real(torch.from_numpy(self.probe.copy()))
+        write_tensors(path, tensors, {"ptychow": self.card.model_dump_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
         """Read a Model file. Raises InputError where it is none, or is damaged."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError("no such Model file", file=path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                text = (file.metadata() or {}).get("ptychow")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise InputError(f"not a Model file, or damaged ({error})", file=path) from None
+        tensors, texts = read_tensors(path, "Model file")
+        text = texts.get("ptychow")
         if text is None:
             raise InputError("a safetensors file, but no PtychoW Model", file=path, expected="metadata under 'ptychow'")
         try:
             card = ModelCard.model_validate_json(text)
-            network = build(card.network, **card.settings)
+            with about(path):
+                network = build(card.network, **card.settings)
             weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
             network.load_state_dict(weights)
             mean_pattern = tensors["mean_pattern"].numpy()
@@ -136,8 +128,12 @@ class Model:
             raise InputError(
                 f"damaged or from another version ({first['msg']})", file=path, field=str(first["loc"])
             ) from None
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, TypeError) as error:
             raise InputError(f"weights do not fit the network ({str(error).splitlines()[0]})", file=path) from None
+        if mean_pattern.ndim != 2 or (probe is not None and probe.shape[1:] != mean_pattern.shape):
+            raise InputError(
+                "damaged", file=path, field="mean_pattern, probe", found=mean_pattern.shape, expected="equal (n, n)"
+            )
         return cls(card, network, probe, mean_pattern)
 
     def prepare_for(self, scan: Scan, scale: Literal["scan", "model"] = "scan") -> Preparation:
@@ -153,7 +149,7 @@ class Model:
         refusals, warnings = [], []
         expected, found = self.card.frame_shape, scan.frame_shape
         if expected != found:
-            refusals.append(f"frames of {found} pixels, but the Model was made for {expected}")
+            refusals.append(f"frames of {found} pixels, but the Model was made for {expected}" + _way(found, expected))
             if force and self.card.preparation.output_size(found) != (self.patch_size, self.patch_size):
                 raise MismatchError(f"{scan.name}: {refusals[0]}; not even --force can use them")
         model_pixel = self.card.geometry.pixel_size
@@ -194,7 +190,8 @@ class Model:
     def _check_pattern(self, scan: Scan, warnings: list[str]) -> None:
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
-        mean = unstandardised(self.prepare_for(scan)).apply(scan.frames[chosen])[:, 0].mean(axis=0)
+        with about(scan.name):
+            mean = self.prepare_for(scan).unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
         match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
         best = max(match, key=lambda o: match[o])
         if match[Orientation.IDENTITY] > 0.9:
@@ -208,15 +205,21 @@ class Model:
     def _check_probe(self, scan: Scan, warnings: list[str]) -> None:
         if scan.probe is None or self.probe is None:
             return
-        probe = self.card.preparation.probe(scan.probe)
-        overlap = _correlation((np.abs(probe) ** 2).sum(axis=0), (np.abs(self.probe) ** 2).sum(axis=0))
+        if scan.probe.shape[1:] != scan.frame_shape:
+            warnings.append(f"probe of {scan.probe.shape[1:]} pixels, not of the frames' size: not checked")
+            return
+        overlap = _correlation(intensity(self.card.preparation.probe(scan.probe)), intensity(self.probe))
         if overlap < 0.8:
             warnings.append(f"probe intensity matches the Model's only to {overlap:.2f} (1 is equal)")
 
 
-def unstandardised(preparation: Preparation) -> Preparation:
-    """The same without the data set's statistics: inputs are then positive and look like patterns."""
-    return preparation.replace(mean_input=None, deviation=1.0)
+def _way(found: tuple[int, int], expected: tuple[int, int]) -> str:
+    """How frames of one shape could be brought to another, in words; nothing where they cannot."""
+    factor = min(here // there for here, there in zip(found, expected, strict=True))
+    if factor < 1:
+        return ", which is larger"
+    crop, bins = f"crop to {expected[0]} x {expected[1]}", f"bin by {factor}"
+    return f" (to get there, {crop}" + (f", or {bins})" if factor > 1 else ")")
 
 
 def _correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:

@@ -41,7 +41,7 @@ class PatchExtractor:
         """(N,) True where the whole patch lies in the object."""
         first = corners(positions_px, self.size) - self.origin
         last = first + self.size - 1
-        return ((first >= -1e-6) & (last <= np.asarray(self.shape) - 1 + 1e-6)).all(axis=1)
+        return np.asarray(((first >= -1e-6) & (last <= np.asarray(self.shape) - 1 + 1e-6)).all(axis=1))
 
     def __call__(self, positions_px: NDArray[np.float64]) -> NDArray[np.complex64]:
         """(N, size, size) complex64 patches. Raises InputError where one leaves the object."""
@@ -79,8 +79,8 @@ class PatchExtractor:
         down, across = cubic_spline_weights(start - whole)
         # Coefficients are padded by 2; the kernel starts one pixel before.
         window = self._coefficients[row + 1 : row + shape[0] + 4, column + 1 : column + shape[1] + 4]
-        rows = sum((across[tap] * window[:, tap : tap + shape[1]] for tap in range(4)), start=np.complex64(0))
-        return sum((down[tap] * rows[tap : tap + shape[0]] for tap in range(4)), start=np.complex64(0))
+        rows = np.sum([across[tap] * window[:, tap : tap + shape[1]] for tap in range(4)], axis=0)
+        return np.sum([down[tap] * rows[tap : tap + shape[0]] for tap in range(4)], axis=0)
 
 
 def cubic_spline_weights(fractions: NDArray[np.float64]) -> NDArray[np.float32]:

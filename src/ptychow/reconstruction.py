@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.engines.torch_engine import TorchEngine
-from ptychow.errors import InputError
+from ptychow.errors import InputError, about
 from ptychow.formats.cxi import write_reconstruction
 from ptychow.model import Model
 from ptychow.scan import Geometry, ObjectImage, Scan
@@ -94,11 +95,15 @@ def reconstruct(
     """Reconstruct a scan with a Model.
 
     stitching: weights from the probe, or the notebooks' uniform central 12 x 12 pixels. scale: count scale measured on
-    the scan's first frames, or the Model's own. force: go on where `Model.check` refuses. keep_patches: give them back too
-    (in memory). advance: called with the number of frames finished. Raises MismatchError, and InputError for bad frames or positions.
+    the scan's first frames, or the Model's own. force: go on where `Model.check` refuses. keep_patches: give them back
+    too (in memory). advance: called with the number of frames finished. Frames without counts are left out, with a
+    warning: a network would make an object of them too.
+    Raises MismatchError, and InputError for bad frames or positions.
     """
     warnings = model.check(scan, force)
     preparation = model.prepare_for(scan, scale)
+    nothing = preparation.apply(np.zeros((1, *scan.frame_shape), np.uint16))
+    lit = np.zeros(len(scan), bool)
     positions = scan.positions_px / preparation.pixel_ratio(scan.frame_shape)
     weight = patch_weight(model, stitching)
     engine = TorchEngine(model, device, precision)
@@ -106,25 +111,34 @@ def reconstruct(
     solve = model.card.gauge == "constant-free"
     started, inference_seconds = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
-        patches = _spool((len(scan), *weight.shape), Path(folder)) if solve or keep_patches else None
+        patches = _spool((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
         for indices, frames in scan.batches(batch_size):
             began = time.perf_counter()
-            batch = central_crop(engine.predict(preparation.apply(frames)), len(weight))
+            with about(scan.name):
+                inputs = preparation.apply(frames)
+            batch = central_crop(engine.predict(inputs), len(weight))
             inference_seconds += time.perf_counter() - began
+            lit[indices] = (inputs != nothing).any(axis=(1, 2, 3))
+            batch[~lit[indices]] = 0
             if not solve:
-                canvas.add(batch, positions[indices])
+                canvas.add(batch[lit[indices]], positions[indices][lit[indices]])
             if patches is not None:
                 patches[indices] = batch
             if advance is not None:
                 advance(len(indices))
         if solve and patches is not None:
-            constants = solve_constants(patches, positions, weight)
+            room = partial(_spool, path=Path(folder, "weighted"))
+            constants = solve_constants(patches, positions, weight, allocate=room)
             for start in range(0, len(scan), batch_size):
                 chosen = slice(start, start + batch_size)
                 patches[chosen] *= constants[chosen, None, None]
-                canvas.add(patches[chosen], positions[chosen])
+                canvas.add(patches[chosen][lit[chosen]], positions[chosen][lit[chosen]])
         kept = np.array(patches) if keep_patches else None
         del patches
+    if not lit.any():
+        raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
+    if not lit.all():
+        warnings.append(f"{(~lit).sum()} frames without counts were left out (the first: {lit.argmin()})")
     seconds = time.perf_counter() - started
     source = f"network {model.card.network}, {len(scan)} frames of {scan.name}, stitched by {stitching}"
     summary = {
@@ -169,8 +183,8 @@ def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
     return probe_weight(model.probe)
 
 
-def _spool(shape: tuple[int, ...], folder: Path) -> NDArray[np.complex64]:
-    """Room for all patches, in memory or in a file of the temporary folder."""
+def _spool(shape: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
+    """Room for all patches, in memory or in a new file."""
     if np.prod(shape, dtype=float) * 8 <= SPOOL_LIMIT:
         return np.empty(shape, np.complex64)
-    return np.memmap(folder / "patches", np.complex64, "w+", shape=shape)
+    return np.memmap(path, np.complex64, "w+", shape=shape)

@@ -7,6 +7,8 @@ models trained up to a constant are first brought to one constant from their ove
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -114,7 +116,7 @@ def shift_patches(patches: NDArray[np.complexfloating], fractions: NDArray[np.fl
         weights = cubic_convolution_weights(1 - fraction)
         length = shifted.shape[axis]
         taps = (padded.take(range(tap, tap + length), axis=axis) * weights[:, tap, None, None] for tap in range(4))
-        shifted = sum(taps, start=np.zeros(1))
+        shifted = np.sum(list(taps), axis=0)
     return shifted
 
 
@@ -138,6 +140,7 @@ def solve_constants(
     *,
     sweeps: int = 200,
     tolerance: float = 1e-4,
+    allocate: Callable[[tuple[int, ...]], NDArray[np.complex64]] = lambda shape: np.empty(shape, np.complex64),
 ) -> NDArray[np.complex64]:
     """The unit constants that bring overlapping patches to one phase: `constants[:, None, None] * patches` agree.
 
@@ -146,7 +149,8 @@ def solve_constants(
     then sweeps in index order let each fit the mosaic of all the others, until no constant turns by more than
     `tolerance` radians. The remaining global constant makes the weighted sum of all patches real and positive.
 
-    patches: (N, n, n) complex, may be a memory map; positions_px: (N, 2); weight: (n, n). Result (N,) complex64.
+    patches: (N, n, n) complex, may be a memory map; positions_px: (N, 2); weight: (n, n). allocate: where the weighted
+    patches find room (memory, or a file for what does not fit). Result (N,) complex64.
     """
     lit = weight > 0.05 * weight.max()
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
@@ -154,13 +158,14 @@ def solve_constants(
     start = corners(positions_px, weight.shape[0])
     start -= np.floor(start.min(axis=0))
     place = np.floor(start + 1e-9).astype(int)
-    weighted = np.empty((len(patches), *weight[core].shape), np.complex64)
+    weighted = allocate((len(patches), *weight[core].shape))
+    own = np.empty(len(patches))
     for index in range(len(patches)):
         one = slice(index, index + 1)
         weighted[index] = (weight * shift_patches(patches[one], (start - place)[one])[0])[core]
+        own[index] = np.vdot(weighted[index], weighted[index]).real
     mosaic = np.zeros(tuple(place.max(axis=0) + weighted.shape[1:]), np.complex64)
     constants = np.zeros(len(patches), np.complex64)
-    own = np.einsum("nij,nij->n", weighted.conj(), weighted)
     for sweep in range(sweeps):
         turned = 0.0
         for index, (row, column) in enumerate(place):
@@ -169,7 +174,7 @@ def solve_constants(
             others = np.vdot(patch, window) - constants[index] * own[index]
             size = abs(others)
             # Nothing to agree with (or only rounding): keep the constant there is.
-            new = others / size if size > 1e-6 * own[index].real else (constants[index] or np.complex64(1))
+            new = others / size if size > 1e-6 * own[index] else (constants[index] or np.complex64(1))
             turned = max(turned, float(abs(new - constants[index])))
             window += (new - constants[index]) * patch
             constants[index] = new

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -26,33 +28,38 @@ COMMANDS = {
 }
 
 
+# Of all that typer raises for a wrong command line it exports this child only.
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ptychow ARGUMENTS`; every error a user can meet ends here, as one line and an exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        _application(arguments)(arguments, prog_name="ptychow")
+        sys.exit(_application(arguments)(arguments, prog_name="ptychow", standalone_mode=False))
     except PtychoWError as error:
         _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        _fail(f"{error.format_message()} (see ptychow COMMAND --help)", 2)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our pipe has left; there is nobody to tell
+        # The reader of our pipe has left; there is nobody to tell, now or when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except FileNotFoundError as error:
-        _fail(f"{error.filename}: no such file or folder", 2)
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
     except MemoryError as error:
         _fail(f"out of memory ({error}); use a smaller batch or a machine with more memory", 1)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 1)
+        _fail("interrupted", 1)
 
 
 def _application(arguments: Sequence[str]) -> typer.Typer:
     """The commands as typer sees them: the one that is called for real, the others by name and help line."""
     application = typer.Typer(
         add_completion=False,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings={"max_content_width": 100},
         help="Ptychography scans to pictures with neural networks. `ptychow COMMAND --help` says more.",
     )
     application.callback()(_global_options)
@@ -60,9 +67,22 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     for name, text in COMMANDS.items():
         function: Any = _not_loaded
         if name == called:
-            function = getattr(import_module(f"ptychow.cli.{name}"), name)
+            function = _interruptible(getattr(import_module(f"ptychow.cli.{name}"), name))
         application.command(name, help=None if name == called else text)(function)
     return application
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with Ctrl-C as an error of ours: typer would leave without a word."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            command(**options)
+        except KeyboardInterrupt:
+            raise PtychoWError("interrupted") from None
+
+    return run
 
 
 def _not_loaded() -> None:

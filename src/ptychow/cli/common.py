@@ -6,28 +6,38 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptychow.files import to_json
 
+if TYPE_CHECKING:
+    from ptychow.scan import Scan
+
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to write; by default beside the input, or in this folder."),
+    typer.Option("--output", "-o", help="File, or existing folder, to write to; by default beside the input."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps or xpu.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all random choices.", min=0)]
 Force = Annotated[bool, typer.Option("--force", help="Go on where Model and data do not match.")]
+StitchingOption = Annotated[
+    str, typer.Option("--stitching", help="probe (weights from the probe), or central-crop (the notebooks').")
+]
 PixelSize = Annotated[
     float | None,
     typer.Option("--pixel-size-nm", help="Object pixel in nanometres, where the file does not say."),
 ]
 Mapping = Annotated[
     list[str] | None,
-    typer.Option("--map", help="For other HDF5 files: NAME=/path/in/file, repeated, or a TOML file of such lines."),
+    typer.Option(
+        "--map",
+        metavar="NAME=VALUE",
+        help="What the file does not say (docs/formats.md): repeated, or a TOML file of such lines.",
+    ),
 ]
 
 Advance = Callable[..., None]
@@ -51,15 +61,17 @@ class Report:
         typer.secho(f"warning: {text}", fg="yellow", err=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table; the first column is left-aligned, the others are right-aligned."""
+        """A table; columns of numbers are right-aligned, all others left-aligned."""
         if not self.speaks:
             return
+        from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+            numbers = all(_is_number(row[index]) for row in rows)
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(format_number(cell) for cell in row))
         # Pipes and logs get the full table, not one folded to 80 columns.
@@ -114,6 +126,15 @@ class Report:
             typer.echo(to_json({**summary, "wrote": self.written}))
 
 
+def _is_number(cell: Any) -> bool:
+    """Whether a table's cell is a number, the text of one, or nothing."""
+    try:
+        float(cell or 0)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def format_number(value: Any) -> str:
     """Four significant digits for floats, thousands separated for integers, text as it is, a dash for nothing."""
     if value is None:
@@ -123,6 +144,14 @@ def format_number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}"
+
+
+def require_choice(option: str, value: str, *allowed: str) -> None:
+    """Raise InputError unless the option's value is one of those allowed."""
+    from ptychow.errors import InputError
+
+    if value not in allowed:
+        raise InputError("unknown", field=option, found=value, expected=" or ".join(allowed))
 
 
 def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
@@ -149,15 +178,29 @@ def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
     return mapping
 
 
-def output_path(output: Path | None, source: Path, ending: str) -> Path:
+def open_scan(file: Path, mapping: list[str] | None, pixel_size_nm: float | None) -> Scan:
+    """The scan in `file`, as the options --map and --pixel-size-nm explain it."""
+    from ptychow.formats import read_scan
+
+    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    return read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size)
+
+
+def output_path(output: Path | None, source: Path, ending: str, *others: Path) -> Path:
     """Where to write: `output`, or in that folder, or beside `source`; the name is then the source's stem + `ending`.
 
-    Raises InputError for `source` itself: what was measured is never overwritten.
+    Raises InputError for `source` or one of the `others` itself (what was put in is never overwritten) and for the name
+    of a picture where something else is written with a picture beside it; PtychoWError where nothing can be written.
     """
     from ptychow.errors import InputError
+    from ptychow.files import require_writable
 
     name = source.stem + ending
     target = source.with_name(name) if output is None else output / name if output.is_dir() else output
-    if target.resolve() == source.resolve():
+    if target.resolve() in {given.resolve() for given in (source, *others)}:
         raise InputError("would overwrite the input", file=target, field="--output", remedy="Choose another name")
+    if target.suffix == ".png" and not ending.endswith(".png"):
+        expected = f"a name in {Path(ending).suffix}; the picture goes beside it"
+        raise InputError("names a picture", file=target, field="--output", expected=expected)
+    require_writable(target)
     return target

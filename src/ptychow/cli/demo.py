@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Device, Json, Output, Quiet, Report, Seed
+from ptychow.cli.common import Device, Json, Quiet, Report, Seed
 
 # Lines of the twin's raster: the network trains on the first and is tested on the last. Two lines whose distance is at
 # least 22 share no object pixel (64-pixel patches, 3-pixel steps).
@@ -17,7 +17,9 @@ WORST_ACCEPTED = 0.25
 
 
 def demo(
-    output: Output = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; by default ptychow-demo here.")
+    ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training lines.", min=1)] = EPOCHS,
     device: Device = "auto",
     seed: Seed = 0,
@@ -34,12 +36,13 @@ def demo(
     from ptychow.errors import PtychoWError
     from ptychow.evaluation import evaluate
     from ptychow.figures import reconstruction_figure
-    from ptychow.files import write_json
+    from ptychow.files import require_writable, write_json
     from ptychow.optics.twins import twin
     from ptychow.training import Split, recipe_named, steps_per_epoch, train
 
     report = Report(as_json, quiet)
     folder = output or Path("ptychow-demo")
+    require_writable(folder / "metrics.json")
     lines = TEST_LINES.stop
     points = COLUMNS.stop - COLUMNS.start
     with report.progress("Simulating the scan", lines * points) as advance:
@@ -53,7 +56,7 @@ def demo(
         np.flatnonzero(line >= TEST_LINES.start),
     )
     recipe = recipe_named("ptychow", epochs=epochs, batch_size=BATCH_SIZE, keep="last")
-    with report.progress("Training W3", epochs * steps_per_epoch(len(split.train), BATCH_SIZE)) as advance:
+    with report.progress("Training W3", epochs * steps_per_epoch(len(split.train), recipe)) as advance:
         trained = train(
             scan,
             "w3",

@@ -16,8 +16,10 @@ from ptychow.cli.common import (
     PixelSize,
     Quiet,
     Report,
+    StitchingOption,
+    open_scan,
     output_path,
-    parse_mapping,
+    require_choice,
 )
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ PATCHES = {
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model file.")],
-    file: Annotated[Path, typer.Argument(help="Labelled scan.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled scan.")],
     output: Output = None,
     region: Annotated[
         str, typer.Option("--region", help="unseen (shares no object pixel with training), or all frames.")
     ] = "unseen",
+    stitching: StitchingOption = "probe",
     device: Device = "auto",
     force: Force = False,
     pixel_size_nm: PixelSize = None,
@@ -62,28 +65,35 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a Model with a scan's labels: table, JSON and picture; a flat-patch row says what knowing nothing scores."""
+    """Compare a Model with a scan's labels: table, JSON and picture.
+
+    The flat patch beside it says what knowing nothing scores.
+    """
     import numpy as np
 
-    from ptychow.errors import InputError
     from ptychow.evaluation import evaluate as run
     from ptychow.figures import reconstruction_figure
     from ptychow.files import write_json
-    from ptychow.formats import read_scan
     from ptychow.model import Model
 
     report = Report(as_json, quiet)
-    if region not in ("unseen", "all"):
-        raise InputError("unknown", field="--region", found=region, expected="unseen or all")
+    require_choice("--region", region, "unseen", "all")
+    require_choice("--stitching", stitching, "probe", "central-crop")
+    target = output_path(output, model, "_evaluation.json", file)
     loaded = Model.load(model)
-    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    scan = read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size)
-    everything = {"indices": np.arange(len(scan)), "region": "all frames, training pixels included"}
-    result = run(loaded, scan, device=device, force=force, **(everything if region == "all" else {}))  # type: ignore[arg-type]
+    scan = open_scan(file, mapping, pixel_size_nm)
+    result = run(
+        loaded,
+        scan,
+        indices=np.arange(len(scan)) if region == "all" else None,
+        region="all frames, training pixels included" if region == "all" else None,
+        stitching=stitching,  # type: ignore[arg-type]  # checked above
+        device=device,
+        force=force,
+    )
     for warning in result.reconstruction.warnings:
         report.warn(warning)
     print_evaluation(report, loaded.card.network, result)
-    target = output_path(output, model, "_evaluation.json")
     summary = {"model": str(model), "scan": scan.name, **result.summary()}
     write_json(target, summary)
     report.wrote("metrics", target)
@@ -102,11 +112,25 @@ def evaluate(
     report.finish(summary)
 
 
+def _removed(result: Evaluation) -> str:
+    """What alignment took out of the stitched object, with its units."""
+    found = result.stitched
+    words = {
+        "constant": f"constant {found['removed_constant']:.3g} rad",
+        "scale": f"scale {found['removed_scale']:.3g}",
+        "ramp": f"ramp ({found['removed_ramp_y']:.2g}, {found['removed_ramp_x']:.2g}) rad/pixel",
+        "shift": f"shift ({found['removed_shift_y']:.2g}, {found['removed_shift_x']:.2g}) pixels",
+    }
+    return ", ".join(words[name] for name in result.removed)
+
+
 def print_evaluation(report: Report, name: str, result: Evaluation) -> None:
     """The tables of one evaluation, the network beside the flat patch."""
     report.line(f"region: {result.region} ({len(result.indices)} frames)")
+    if result.stitched:
+        report.line(f"removed from the stitched object: {_removed(result)}")
     for title, labels, found, flat in (
-        (f"Stitched ({', '.join(result.removed)} removed)", STITCHED, result.stitched, result.stitched_flat),
+        ("Stitched", STITCHED, result.stitched, result.stitched_flat),
         ("Per patch (one constant removed from each)", PATCHES, result.patches, result.patches_flat),
     ):
         rows = [[label, found[key], flat[key]] for key, label in labels.items() if key in found]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Json, Output, Quiet, Report
+from ptychow.cli.common import Json, Quiet, Report
 from ptychow.errors import InputError
 
 
 def fetch(
-    name: Annotated[str | None, typer.Argument(help="siemens-star or tungsten-26id.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="siemens-star or tungsten-26id.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Show what can be fetched, and what is here.")] = False,
-    output: Output = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File, or existing folder, instead of the cache.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Json, Mapping, Output, PixelSize, Quiet, Report, output_path, parse_mapping
+from ptychow.cli.common import Json, Mapping, Output, PixelSize, Quiet, Report, open_scan, output_path, parse_mapping
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Scan file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
     output: Output = None,
     pixel_size_nm: PixelSize = None,
     mapping: Mapping = None,
@@ -20,16 +20,14 @@ def inspect(
 ) -> None:
     """Say what a scan file holds and what looks wrong, and draw it."""
     from ptychow.figures_inspection import inspection_figure
-    from ptychow.formats import read_scan, recognise
+    from ptychow.formats import recognise
     from ptychow.inspection import inspect_scan
 
     report = Report(as_json, quiet)
     target = output_path(output, file, "_inspection.png")
-    said = parse_mapping(mapping)
-    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    scan = read_scan(file, mapping=said, pixel_size=pixel_size)
+    scan = open_scan(file, mapping, pixel_size_nm)
     with report.progress("Reading frames", len(scan)) as advance:
-        found = inspect_scan(scan, format=recognise(file, said).title, on_frames=advance)
+        found = inspect_scan(scan, format=recognise(file, parse_mapping(mapping)).title, on_frames=advance)
     report.table(scan.name, ["what", "found"], found.describe())
     report.line("Looks wrong:" if found.findings else "Nothing looks wrong.")
     for finding in found.findings:

@@ -16,13 +16,13 @@ from ptychow.cli.common import (
     Quiet,
     Report,
     Seed,
+    open_scan,
     output_path,
-    parse_mapping,
 )
 
 
 def label(
-    file: Annotated[Path, typer.Argument(help="Scan file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
     output: Output = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over all frames.")] = 40,
     modes: Annotated[
@@ -39,14 +39,13 @@ def label(
 ) -> None:
     """Reconstruct object and probe iteratively (Pty-Chi LSQML) and write the scan with them."""
     from ptychow.figures import object_figure
-    from ptychow.formats import read_scan, write_scan
+    from ptychow.formats import write_scan
     from ptychow.solver import illumination
     from ptychow.solver import label as run
 
     report = Report(as_json, quiet)
     target = output_path(output, file, "_labelled.cxi")
-    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    scan = read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size)
+    scan = open_scan(file, mapping, pixel_size_nm)
     with report.progress("Reconstructing", epochs) as advance:
         result = run(
             scan,

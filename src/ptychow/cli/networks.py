@@ -12,7 +12,9 @@ NOTE = "W1, W2 and W3 are reconstructed from the paper's text and Table 5; they 
 
 
 def networks(
-    size: Annotated[int, typer.Option("--size", help="Frame size in pixels; the paper's numbers are for 64.")] = 64,
+    size: Annotated[
+        int, typer.Option("--size", help="Frame size in pixels; the paper's numbers are for 64.", min=1)
+    ] = 64,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -16,18 +16,18 @@ from ptychow.cli.common import (
     PixelSize,
     Quiet,
     Report,
+    StitchingOption,
+    open_scan,
     output_path,
-    parse_mapping,
+    require_choice,
 )
 
 
 def reconstruct(
-    file: Annotated[Path, typer.Argument(help="Scan file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="Model file, from ptychow train.")],
     output: Output = None,
-    stitching: Annotated[
-        str, typer.Option("--stitching", help="probe (weights from the probe), or central-crop (the notebooks').")
-    ] = "probe",
+    stitching: StitchingOption = "probe",
     scale: Annotated[
         str, typer.Option("--scale", help="Count scale: scan (measured on it), or model (the Model's own).")
     ] = "scan",
@@ -41,23 +41,16 @@ def reconstruct(
     quiet: Quiet = False,
 ) -> None:
     """Reconstruct with a network: writes the complex object as CXI and a picture of it."""
-    from ptychow.errors import InputError
-    from ptychow.formats import read_scan
     from ptychow.model import Model
     from ptychow.reconstruction import reconstruct as run
 
     report = Report(as_json, quiet)
-    for name, value, allowed in (
-        ("--stitching", stitching, ("probe", "central-crop")),
-        ("--scale", scale, ("scan", "model")),
-        ("--precision", precision, ("fp32", "bf16")),
-    ):
-        if value not in allowed:
-            raise InputError("unknown", field=name, found=value, expected=" or ".join(allowed))
+    require_choice("--stitching", stitching, "probe", "central-crop")
+    require_choice("--scale", scale, "scan", "model")
+    require_choice("--precision", precision, "fp32", "bf16")
     loaded = Model.load(model)
-    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    scan = read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size)
-    target = output_path(output, file, f"_{loaded.card.network}.cxi")
+    scan = open_scan(file, mapping, pixel_size_nm)
+    target = output_path(output, file, f"_{loaded.card.network}.cxi", model)
     with report.progress("Reconstructing", len(scan)) as advance:
         result = run(
             scan,

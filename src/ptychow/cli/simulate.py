@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptychow.cli.common import Json, Output, Quiet, Report, Seed
+from ptychow.cli.common import Json, Quiet, Report, Seed, output_path
 from ptychow.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 def simulate(
-    output: Output = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File, or existing folder; by default NAME.cxi here.")
+    ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List twins, samples, beams and trajectories.")] = False,
-    twin: Annotated[str | None, typer.Option("--twin", help="A twin by name; then only the next five matter.")] = None,
+    twin: Annotated[
+        str | None, typer.Option("--twin", help="A twin by name; goes with the next five options only.")
+    ] = None,
     seed: Seed = 0,
     lines: Annotated[str, typer.Option("--lines", help="Of the twin's raster: FIRST:LAST, LAST not included.")] = ":",
     columns: Annotated[str, typer.Option("--columns", help="Of the twin's raster: FIRST:LAST.")] = ":",
@@ -87,7 +91,7 @@ def simulate(
         scan = _simulate_twin(report, twin, seed, mask_known=not unknown_mask, **part, **common)
     else:
         scan = _simulate_experiment(report, given | common | {"seed": seed, "mask_known": not unknown_mask})
-    _write(report, scan, output)
+    _write(report, scan, output, *([] if beam is None else [Path(beam)]))
 
 
 def _simulate_twin(report: Report, name: str, seed: int, **settings: Any) -> Scan:
@@ -115,13 +119,11 @@ def _simulate_experiment(report: Report, settings: dict[str, Any]) -> Scan:
         return experiment.run(probe=probe, advance=advance)
 
 
-def _write(report: Report, scan: Scan, output: Path | None) -> None:
+def _write(report: Report, scan: Scan, output: Path | None, *inputs: Path) -> None:
     from ptychow.figures_simulation import simulation_figure
     from ptychow.formats import write_scan
 
-    target = Path(f"{scan.name}.cxi") if output is None else output
-    if target.is_dir():
-        target = target / f"{scan.name}.cxi"
+    target = output_path(output, Path(scan.name), ".cxi", *inputs)
     with report.progress("Writing", len(scan)) as advance:
         write_scan(target, scan, progress=advance)
     report.wrote("scan", target)

@@ -7,20 +7,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptychow.cli.common import Device, Json, Mapping, Output, PixelSize, Quiet, Report, Seed, output_path, parse_mapping
+from ptychow.cli.common import (
+    Device,
+    Json,
+    Mapping,
+    Output,
+    PixelSize,
+    Quiet,
+    Report,
+    Seed,
+    open_scan,
+    output_path,
+    require_choice,
+)
 
 if TYPE_CHECKING:
     from ptychow.training import History, Trained
 
 
 def train(
-    files: Annotated[list[Path], typer.Argument(help="Labelled scans of one instrument.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Labelled scans of one instrument.")],
     network: Annotated[str, typer.Option("--network", help="ptychonn, w1, w2 or w3; see ptychow networks.")] = "w3",
-    recipe: Annotated[str, typer.Option("--recipe", help="ptychow, or paper.")] = "ptychow",
+    recipe: Annotated[str, typer.Option("--recipe", help="ptychow, or paper; see docs/training.md.")] = "ptychow",
     output: Output = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Instead of the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Instead of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the training frames, instead of the recipe's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Frames a step, instead of the recipe's.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Largest rate, instead of the recipe's.")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="constant, one-cycle or cyclic, instead of the recipe's.")
     ] = None,
@@ -28,7 +46,9 @@ def train(
     split: Annotated[
         str, typer.Option("--split", help="spatial (blocks with a guard gap), random (the paper's) or none.")
     ] = "spatial",
-    validation: Annotated[float, typer.Option("--validation", help="Fraction of the frames.", min=0, max=0.9)] = 0.1,
+    validation: Annotated[
+        float, typer.Option("--validation", help="Fraction of the frames to validate on.", min=0, max=0.9)
+    ] = 0.1,
     holdout: Annotated[
         float, typer.Option("--holdout", help="Fraction kept unseen, for ptychow evaluate.", min=0, max=0.9)
     ] = 0.0,
@@ -50,22 +70,20 @@ def train(
     from ptychow.errors import InputError
     from ptychow.figures import training_figure
     from ptychow.files import write_json
-    from ptychow.formats import read_scan
     from ptychow.training import recipe_named
     from ptychow.training import train as run
 
     report = Report(as_json, quiet)
-    if precision not in ("fp32", "bf16"):
-        raise InputError("unknown", field="--precision", found=precision, expected="fp32 or bf16")
-    target = output_path(output, files[0], f"_{network}.safetensors")
+    require_choice("--precision", precision, "fp32", "bf16")
+    require_choice("--split", split, "spatial", "random", "none")
+    target = output_path(output, files[0], f"_{network}.safetensors", *files)
     checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
     if resume and not checkpoint.exists():
         raise InputError("nothing to resume", file=checkpoint, remedy="Train without --resume")
     settings = recipe_named(
         recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule
     )
-    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    scans = [read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size) for file in files]
+    scans = [open_scan(file, mapping, pixel_size_nm) for file in files]
     with report.progress("Training", settings.epochs) as advance, _log(tensorboard) as log:
 
         def on_epoch(history: History) -> None:
@@ -101,15 +119,7 @@ def train(
     card = trained.model.card
     write_json(history_path, {"history": asdict(trained.history), "training": card.training, "recipe": card.recipe})
     report.wrote("loss curves", history_path)
-    training_figure(
-        picture,
-        {
-            "train_loss": trained.history.train_loss,
-            "validation_loss": trained.history.validation_loss,
-            "learning_rate": trained.history.learning_rate,
-        },
-        title=f"{network}, {settings.name} recipe, seed {seed}",
-    )
+    training_figure(picture, _curves(trained.history), title=f"{network}, {settings.name} recipe, seed {seed}")
     report.wrote("picture", picture)
     report.finish({"network": network, **card.training, "warnings": list(trained.warnings)})
 
@@ -118,8 +128,19 @@ def _describe(trained: Trained) -> str:
     """One line on what was trained, and how long it took."""
     card, split = trained.model.card, trained.splits[0]
     blocks = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.holdout)} held-out frames"
-    steps, seconds = card.training["steps"], card.training["seconds"]
-    return f"{card.network}: {steps} steps in {seconds:.0f} s; {split.kind} split of the first scan: {blocks}"
+    steps, seconds, loss = (card.training[name] for name in ("steps", "seconds", "train_loss"))
+    result = f"{card.network}: {steps} steps in {seconds:.0f} s, last training loss {loss:.4f}"
+    return f"{result}; {split.kind} split of the first scan: {blocks}"
+
+
+def _curves(history: History) -> dict[str, list[float]]:
+    """The history as `training_figure` takes it."""
+    curves = {
+        "epoch": [float(epoch) for epoch in range(1, history.epochs + 1)],
+        "train": history.train_loss,
+        "learning_rate": history.learning_rate,
+    }
+    return curves | ({"validation": history.validation_loss} if history.validation_loss else {})
 
 
 class _log:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from ptychow.errors import InputError
+from ptychow.errors import InputError, about
 from ptychow.formats import cxi, hdf5, ptychonn, tike_npz
 from ptychow.formats.base import Format
 from ptychow.formats.cxi import write_scan
@@ -37,15 +37,9 @@ def read_scan(
     path = Path(path)
     mapping = mapping or {}
     chosen = recognise(path, mapping)
-    try:
+    with about(path):
         scan = chosen.read(path, mapping)
-        if pixel_size is not None:
-            scan = _with_pixel_size(scan, pixel_size)
-    except InputError as error:
-        if path.name in str(error):
-            raise
-        raise InputError(str(error), file=path) from error
-    return scan
+        return scan if pixel_size is None else _with_pixel_size(scan, pixel_size)
 
 
 def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:

@@ -48,10 +48,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow._version import __version__
-from ptychow.errors import InputError, PtychoWError
-from ptychow.files import atomic_path, to_json
+from ptychow.errors import InputError
+from ptychow.files import to_json
 from ptychow.formats.base import Format
 from ptychow.formats.lazy import HDF5Frames, hdf5_listing, open_hdf5, read_hdf5_array, read_hdf5_complex
+from ptychow.formats.new_hdf5 import Disk, new_hdf5
 from ptychow.scan import Frames, Geometry, ObjectImage, Scan
 
 PLANCK_TIMES_LIGHT = 6.62607015e-34 * 299792458.0  # J m, exact by definition of the SI
@@ -122,8 +123,8 @@ def write_scan(path: str | os.PathLike[str], scan: Scan, progress: Advance | Non
     Nothing half-written is left. Raises PtychoWError where the file cannot be written (disk full, no
     permission).
     """
-    with _create(Path(path), scan.name, scan.geometry, scan.probe, scan.metadata) as file:
-        _stream(file, f"{DETECTOR}/data", scan.frames, progress)
+    with _create(Path(path), scan.name, scan.geometry, scan.probe, scan.metadata) as (file, disk):
+        _stream(file, disk, f"{DETECTOR}/data", scan.frames, progress)
         if scan.mask is not None:
             file[f"{DETECTOR}/mask"] = (~scan.mask).astype(np.uint32)
         _write_translation(file, TRANSLATION[1], scan.positions, scan.position_unit)
@@ -138,7 +139,7 @@ def write_scan(path: str | os.PathLike[str], scan: Scan, progress: Advance | Non
         if scan.saturation is not None:
             file[f"{OWN}/saturation"] = float(scan.saturation)
         if scan.label_patches is not None:
-            _stream(file, f"{OWN}/label_patches", scan.label_patches, None)
+            _stream(file, disk, f"{OWN}/label_patches", scan.label_patches, None)
 
 
 def write_reconstruction(
@@ -157,7 +158,7 @@ def write_reconstruction(
     coverage, variance: (rows, columns) of the image's shape; summary: what JSON can hold, numpy too.
     Raises InputError where the maps do not fit the image, PtychoWError where the file cannot be written.
     """
-    with _create(Path(path), image.source, geometry, probe, metadata) as file:
+    with _create(Path(path), image.source, geometry, probe, metadata) as (file, _):
         _write_object(file, image)
         for name, values in (("coverage", coverage), ("variance", variance)):
             if values is None:
@@ -175,34 +176,31 @@ def _create(
     geometry: Geometry,
     probe: NDArray[np.complex64] | None,
     metadata: Mapping[str, str],
-) -> Iterator[h5py.File]:
+) -> Iterator[tuple[h5py.File, Disk]]:
     """A new CXI file with what scans and reconstructions share; it takes its name only when complete."""
-    try:
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-            file["cxi_version"] = 160
-            file["number_of_entries"] = 1
-            file["entry_1/title"] = title
-            file["entry_1/process_1/program"] = "ptychow"
-            file["entry_1/process_1/version"] = __version__
-            if geometry.wavelength is not None:
-                file[f"{SOURCE}/energy"] = PLANCK_TIMES_LIGHT / geometry.wavelength
-                file[f"{SOURCE}/wavelength"] = geometry.wavelength
-            if geometry.distance is not None:
-                file[f"{DETECTOR}/distance"] = geometry.distance
-            if geometry.detector_pixel is not None:
-                file[f"{DETECTOR}/x_pixel_size"] = geometry.detector_pixel
-                file[f"{DETECTOR}/y_pixel_size"] = geometry.detector_pixel
-            if geometry.pixel_size is not None:
-                file[f"{OWN}/pixel_size"] = geometry.pixel_size
-            if probe is not None:
-                file[PROBE] = probe
-            file[f"{OWN}/metadata"] = json.dumps(dict(metadata))
-            yield file
-    except (OSError, RuntimeError) as error:
-        raise PtychoWError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+    with new_hdf5(path) as (file, disk):
+        file["cxi_version"] = 160
+        file["number_of_entries"] = 1
+        file["entry_1/title"] = title
+        file["entry_1/process_1/program"] = "ptychow"
+        file["entry_1/process_1/version"] = __version__
+        if geometry.wavelength is not None:
+            file[f"{SOURCE}/energy"] = PLANCK_TIMES_LIGHT / geometry.wavelength
+            file[f"{SOURCE}/wavelength"] = geometry.wavelength
+        if geometry.distance is not None:
+            file[f"{DETECTOR}/distance"] = geometry.distance
+        if geometry.detector_pixel is not None:
+            file[f"{DETECTOR}/x_pixel_size"] = geometry.detector_pixel
+            file[f"{DETECTOR}/y_pixel_size"] = geometry.detector_pixel
+        if geometry.pixel_size is not None:
+            file[f"{OWN}/pixel_size"] = geometry.pixel_size
+        if probe is not None:
+            file[PROBE] = probe
+        file[f"{OWN}/metadata"] = json.dumps(dict(metadata))
+        yield file, disk
 
 
-def _stream(file: h5py.File, name: str, frames: Frames, progress: Advance | None) -> None:
+def _stream(file: h5py.File, disk: Disk, name: str, frames: Frames, progress: Advance | None) -> None:
     """Write frames a few megabytes at a time."""
     count, height, width = frames.shape
     dataset = file.create_dataset(
@@ -212,6 +210,7 @@ def _stream(file: h5py.File, name: str, frames: Frames, progress: Advance | None
     for start in range(0, count, batch):
         part = frames[start : start + batch]
         dataset[start : start + len(part)] = part
+        disk.require_written()
         if progress is not None:
             progress(len(part))
 

@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ptychow._version import __version__
 from ptychow.detector import Preparation
 from ptychow.errors import InputError
-from ptychow.model import CHECKED_FRAMES, Model, ModelCard, TrainingData, software_versions, unstandardised
+from ptychow.model import CHECKED_FRAMES, Model, ModelCard, TrainingData, software_versions
 from ptychow.networks import build
 from ptychow.scan import Scan
 from ptychow.stitch import probe_weight
-from ptychow.training.data import LabelledFrames, PairSet, wrapped_fraction
+from ptychow.training.data import LABEL_AGAIN, LabelledFrames, PairSet, wrapped_fraction
 from ptychow.training.fit import History, OnStep, fit, steps_per_epoch
 from ptychow.training.recipes import RECIPES, Recipe, recipe_named
 from ptychow.training.split import Split, no_split, random_split, shares_pixels, spatial_split
+from ptychow.training.virtual import VirtualPoints
 
 __all__ = [
     "RECIPES",
@@ -103,6 +105,8 @@ def train(
     resume: go on from it. The other arguments are those of `fit`.
     Raises InputError for scans that do not fit each other or the recipe; see `fit` for the rest.
     """
+    if seed < 0:
+        raise InputError("negative", field="seed", found=seed, expected="0 or more")
     scans = [scans] if isinstance(scans, Scan) else list(scans)
     recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
     first = scans[0]
@@ -137,9 +141,13 @@ def train(
     train_pairs = PairSet([(part, one.train) for part, one in zip(parts, splits, strict=True)])
     validation_pairs = PairSet([(part, one.validation) for part, one in zip(parts, splits, strict=True)])
 
+    virtual = []
+    if recipe.virtual:
+        virtual = [VirtualPoints(part, one.train) for part, one in zip(parts, splits, strict=True) if len(one.train)]
     torch.manual_seed(seed)
     net = build(network, amplitude_max=recipe.amplitude_max, **(settings or {}))
     identity = {
+        "ptychow": __version__,
         "network": network,
         "settings": net.settings,
         "recipe": recipe.model_dump(),
@@ -154,7 +162,8 @@ def train(
         validation_pairs,
         weight,
         recipe,
-        zero_input=_zero_input(preparation, patch_size),
+        virtual=virtual,
+        zero_input=preparation.apply(np.zeros((1, *first.frame_shape), np.uint16))[0, 0],
         seed=seed,
         device=device,
         precision=precision,
@@ -164,6 +173,7 @@ def train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
+    best = history.best_epoch
     counts, mean_pattern = _training_statistics(first, splits[0], preparation)
     card = ModelCard(
         network=network,
@@ -177,7 +187,7 @@ def train(
         recipe=recipe.model_dump(),
         training={
             "seed": seed,
-            "steps": history.epochs * steps_per_epoch(len(train_pairs), recipe.batch_size),
+            "steps": history.epochs * steps_per_epoch(len(train_pairs), recipe),
             "epochs": history.epochs,
             "best_epoch": history.best_epoch,
             "seconds": sum(history.seconds),
@@ -185,7 +195,7 @@ def train(
             "precision": precision,
             "threads": torch.get_num_threads(),
             "train_loss": history.train_loss[-1],
-            "validation_loss": history.validation_loss[history.best_epoch or -1] if history.validation_loss else None,
+            "validation_loss": history.validation_loss[-1 if best is None else best] if history.validation_loss else None,
             "split": splits[0].kind,
         },
         data=[_data_record(scan, one) for scan, one in zip(scans, splits, strict=True)],
@@ -230,13 +240,6 @@ def _loss_weight(scan: Scan, recipe: Recipe, probe: NDArray[np.complex64] | None
     return weight / weight.mean()
 
 
-def _zero_input(preparation: Preparation, size: int) -> NDArray[np.float32]:
-    """(n, n) network input of a frame without counts: inputs scale with the count rate about this point."""
-    if preparation.mean_input is None:
-        return np.zeros((size, size), np.float32)
-    return -preparation.mean_input / np.float32(preparation.deviation)
-
-
 def _survey_labels(
     parts: Sequence[LabelledFrames], splits: Sequence[Split], weight: NDArray[np.float32]
 ) -> tuple[list[str], float]:
@@ -248,6 +251,8 @@ def _survey_labels(
             largest = max(largest, float(np.abs(labels).max()))
             wrapped += wrapped_fraction(labels, weight) * len(labels)
             total += len(labels)
+    if total and not largest > 0:
+        raise InputError("zero wherever the scan goes", file=parts[0].scan.name, field="object", remedy=LABEL_AGAIN)
     warnings = []
     if total and wrapped / total > 1e-3:
         warnings.append(
@@ -261,7 +266,7 @@ def _training_statistics(scan: Scan, split: Split, preparation: Preparation) -> 
     """Mean counts of a training frame, and the mean network input before standardisation."""
     chosen = split.train[np.unique(np.linspace(0, len(split.train) - 1, CHECKED_FRAMES).astype(int))]
     frames = scan.frames[chosen]
-    prepared = unstandardised(preparation.with_scale_of(scan)).apply(frames)[:, 0]
+    prepared = preparation.with_scale_of(scan).unstandardised().apply(frames)[:, 0]
     return float(frames.sum(axis=(1, 2), dtype=np.float64).mean()), prepared.mean(axis=0)
 
 

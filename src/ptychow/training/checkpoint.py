@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ptychow.errors import InputError
-from ptychow.files import atomic_path, to_json
+from ptychow.files import to_json
+from ptychow.tensor_files import read_tensors, write_tensors
+
+AGAIN = "Train again without --resume"
 
 
 def save_checkpoint(path: Path, tensors: dict[str, dict[str, Tensor]], optimizer: dict[str, Any], record: Any) -> None:
@@ -29,21 +30,16 @@ def save_checkpoint(path: Path, tensors: dict[str, dict[str, Tensor]], optimizer
         "record": to_json(record, indent=None),
         "optimizer": to_json({"plain": plain, "param_groups": optimizer["param_groups"]}, indent=None),
     }
-    with atomic_path(path) as temporary:
-        save_file({name: value.detach().contiguous().cpu() for name, value in flat.items()}, temporary, metadata)
+    write_tensors(path, flat, metadata)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], Any]:
     """What `save_checkpoint` was given. Raises InputError for a file that is none."""
+    flat, metadata = read_tensors(path, "training checkpoint", AGAIN)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         record, saved = json.loads(metadata["record"]), json.loads(metadata["optimizer"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"not a training checkpoint ({error})", file=path, remedy="Train again without --resume"
-        ) from None
+    except (KeyError, json.JSONDecodeError):
+        raise InputError("not a training checkpoint", file=path, remedy=AGAIN) from None
     groups: dict[str, dict[str, Tensor]] = {}
     state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in saved["plain"].items()}
     for name, value in flat.items():

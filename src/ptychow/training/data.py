@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptychow.detector import Preparation
-from ptychow.errors import InputError
+from ptychow.errors import InputError, about
 from ptychow.patches import PatchExtractor, resample_object
 from ptychow.scan import Scan
 from ptychow.training.split import Indices
 
 # Frames prepared at a time while filling the memory.
 _CHUNK = 256
+LABEL_AGAIN = "Make the labels again with: ptychow label"
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,17 @@ class LabelledFrames:
         """(b, n, n) complex64 label patches of these frames."""
         extractor: PatchExtractor | None = self._extractor  # type: ignore[attr-defined]
         if extractor is not None:
-            labels = extractor(self.scan.positions_px[indices] / self._pixel_ratio)
+            with about(self.scan.name):
+                labels = extractor(self.scan.positions_px[indices] / self._pixel_ratio)
         else:
             assert self.scan.label_patches is not None  # __post_init__ saw to it
             labels = np.asarray(self.scan.label_patches[indices], np.complex64)
+        if not np.isfinite(labels).all():
+            raise InputError("NaN or infinite labels", file=self.scan.name, field="object", remedy=LABEL_AGAIN)
+        return self.normalise(labels)
+
+    def normalise(self, labels: NDArray[np.complex64]) -> NDArray[np.complex64]:
+        """Object patches (b, n, n) as the network is to predict them: scaled, and turned where it is free to."""
         labels = labels / np.float32(self.amplitude_scale)
         if self.constant_free:
             mean = (self.weight * labels).sum(axis=(1, 2), keepdims=True)
@@ -73,7 +81,8 @@ class LabelledFrames:
 
     def inputs(self, indices: Indices) -> NDArray[np.float32]:
         """(b, 1, n, n) float32 network inputs of these frames."""
-        return self.preparation.apply(self.scan.frames[indices])
+        with about(self.scan.name):
+            return self.preparation.apply(self.scan.frames[indices])
 
 
 class PairSet:
@@ -89,8 +98,7 @@ class PairSet:
         if not self._parts:
             return
         pixels = self._parts[0][0].weight.size
-        self.in_memory = len(self) * pixels * (4 + 8) <= memory_limit
-        if self.in_memory:
+        if len(self) * pixels * (4 + 8) <= memory_limit:
             chunks = [np.arange(start, min(start + _CHUNK, len(self))) for start in range(0, len(self), _CHUNK)]
             pairs = [self._prepare(chunk) for chunk in chunks]
             self._cache = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])

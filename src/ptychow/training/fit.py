@@ -7,7 +7,7 @@ end of every epoch, so that an interrupted training continues to the result of a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -19,11 +19,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ptychow.devices import choose_device
 from ptychow.errors import InputError, PtychoWError
 from ptychow.training.checkpoint import clone_state, load_checkpoint, save_checkpoint
 from ptychow.training.data import PairSet
 from ptychow.training.losses import LOSSES
 from ptychow.training.recipes import Recipe
+from ptychow.training.virtual import VirtualPoints
 
 OnStep = Callable[[int, int, float], None]  # (epoch, step of all, training loss)
 
@@ -44,9 +46,9 @@ class History:
         return len(self.train_loss)
 
 
-def steps_per_epoch(pairs: int, batch_size: int) -> int:
-    """Whole batches an epoch takes; a scan smaller than one batch makes one."""
-    return max(1, pairs // batch_size)
+def steps_per_epoch(pairs: int, recipe: Recipe) -> int:
+    """Whole batches in which every measured frame comes once; a scan smaller than one batch makes one."""
+    return max(1, pairs // recipe.measured_per_batch)
 
 
 def fit(
@@ -57,6 +59,7 @@ def fit(
     recipe: Recipe,
     *,
     zero_input: NDArray[np.float32] | None = None,
+    virtual: Sequence[VirtualPoints] = (),
     seed: int = 0,
     device: str = "auto",
     precision: str = "fp32",
@@ -69,7 +72,7 @@ def fit(
     """Train `network` in place; it ends with the recipe's weights ("best" or "last") and in eval mode.
 
     weight: (n, n) loss weight of mean 1. zero_input: (n, n) network input of a frame without counts (0 by default), about
-    which the recipe's jitter scales inputs. device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
+    which the recipe's jitter scales inputs. virtual: where the recipe's virtual pairs come from, one a scan. device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
     precision: "fp32", or "bf16" for the network's forward pass (loss and weights stay fp32).
     identity: JSON-able facts that must be the same on resuming (network, data, recipe, seed).
     Raises InputError for an empty training set or a checkpoint of another training, PtychoWError when the loss is not
@@ -77,11 +80,12 @@ def fit(
     """
     if len(train) == 0:
         raise InputError("no frames to train on", field="split", remedy="Take smaller validation and holdout fractions")
+    place = None if device == "auto" else torch.device(choose_device(device))
     accelerator = Accelerator(cpu=device == "cpu")
-    place = accelerator.device if device in ("auto", "cpu") else torch.device(device)
+    place = place or accelerator.device
     network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, recipe)
-    total_steps = recipe.epochs * steps_per_epoch(len(train), recipe.batch_size)
+    total_steps = recipe.epochs * steps_per_epoch(len(train), recipe)
     schedule = _schedule(recipe, total_steps)
     history, best = History(), None
     if resume and checkpoint is not None and checkpoint.exists():
@@ -90,17 +94,23 @@ def fit(
     loss_weight = torch.as_tensor(weight, device=place)
     zero = torch.zeros(()) if zero_input is None else torch.as_tensor(zero_input)
     loop = _Loop(wrapped, LOSSES[recipe.loss], loss_weight, zero.to(place), place, precision == "bf16")
-    step = history.epochs * steps_per_epoch(len(train), recipe.batch_size)
+    step = history.epochs * steps_per_epoch(len(train), recipe)
     try:
         for epoch in range(history.epochs, recipe.epochs):
             started, losses = perf_counter(), []
             network.train()
-            for indices, factors in _batches(len(train), recipe, seed, epoch):
+            for number, (indices, factors) in enumerate(_batches(len(train), recipe, seed, epoch)):
                 rate = schedule(step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 mine = slice(accelerator.process_index, None, accelerator.num_processes)
-                loss = loop.loss(train.batch(indices[mine]), factors[mine])
+                pairs = train.batch(indices[mine])
+                if virtual:
+                    wanted = len(factors[mine]) - len(indices[mine])
+                    generator = np.random.default_rng([seed, epoch, number, accelerator.process_index])
+                    drawn = virtual[generator.integers(len(virtual))].draw(wanted, generator)
+                    pairs = torch.cat([pairs[0], drawn[0]]), torch.cat([pairs[1], drawn[1]])
+                loss = loop.loss(pairs, factors[mine][: len(pairs[0])])
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 if recipe.gradient_clip is not None:
@@ -170,13 +180,13 @@ class _Loop:
 def _batches(
     count: int, recipe: Recipe, seed: int, epoch: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Shuffled whole batches of indices, with the jitter factor of each input."""
+    """Shuffled whole batches: indices of measured frames, and the jitter factors of all `batch_size` inputs."""
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(count)
-    factors = np.exp(recipe.scale_jitter * generator.standard_normal(count)).astype(np.float32)
-    for batch in range(steps_per_epoch(count, recipe.batch_size)):
-        chosen = slice(batch * recipe.batch_size, (batch + 1) * recipe.batch_size)
-        yield order[chosen], factors[chosen]
+    measured = recipe.measured_per_batch
+    for batch in range(steps_per_epoch(count, recipe)):
+        jitter = recipe.scale_jitter * generator.standard_normal(recipe.batch_size)
+        yield order[batch * measured : (batch + 1) * measured], np.exp(jitter).astype(np.float32)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

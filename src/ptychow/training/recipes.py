@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychow.errors import InputError
 
@@ -23,6 +23,7 @@ class Recipe(BaseModel):
         baked in.
     schedule: "constant", "one-cycle" (up to `learning_rate` and down to nothing; Smith & Topin, arXiv:1708.07120) or
         "cyclic" (the PtychoNN notebooks': triangular2 between a tenth of the rate and the rate, half a cycle in 6 epochs).
+    virtual: part of each batch that comes from virtual scan points (`ptychow.training.virtual`) instead of measured ones.
     keep: "best" weights by validation loss (where there is validation), or the "last".
     """
 
@@ -36,6 +37,7 @@ class Recipe(BaseModel):
     standardise: bool
     amplitude_max: float = Field(gt=0)
     scale_jitter: float = Field(ge=0, le=1)
+    virtual: float = Field(ge=0, lt=1)
     optimizer: Literal["adam", "adamw"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
@@ -44,6 +46,11 @@ class Recipe(BaseModel):
     batch_size: int = Field(ge=1)
     epochs: int = Field(ge=1)
     keep: Literal["best", "last"]
+
+    @property
+    def measured_per_batch(self) -> int:
+        """How many of a batch are measured frames; at least one."""
+        return max(1, self.batch_size - round(self.virtual * self.batch_size))
 
 
 RECIPES = {
@@ -59,6 +66,7 @@ RECIPES = {
             standardise=True,
             amplitude_max=2,
             scale_jitter=0.05,
+            virtual=0.5,
             optimizer="adamw",
             learning_rate=2e-3,
             weight_decay=0.01,
@@ -79,6 +87,7 @@ RECIPES = {
             standardise=False,
             amplitude_max=1,
             scale_jitter=0,
+            virtual=0,
             optimizer="adam",
             learning_rate=1e-3,
             weight_decay=0,
@@ -93,8 +102,15 @@ RECIPES = {
 
 
 def recipe_named(name: str, **changes: object) -> Recipe:
-    """The recipe `name` with some fields changed (None means unchanged). Raises InputError for an unknown name."""
+    """The recipe `name` with some fields changed (None means unchanged).
+
+    Raises InputError for an unknown name or field, or a value that makes no sense.
+    """
     if name not in RECIPES:
         raise InputError("unknown recipe", field="recipe", found=name, expected=", ".join(RECIPES))
     changed = {field: value for field, value in changes.items() if value is not None}
-    return Recipe.model_validate({**RECIPES[name].model_dump(), **changed})
+    try:
+        return Recipe.model_validate({**RECIPES[name].model_dump(), **changed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(first["msg"], field=".".join(map(str, first["loc"])), found=first["input"]) from None

@@ -39,8 +39,9 @@ def spatial_split(
 
     positions_px: (N, 2). gap: the least distance along the axis between points of two blocks (the patch size).
     validation, holdout: fractions of all frames. axis: 0 rows, 1 columns, None the longer extent.
-    Raises InputError where nothing is left to train on.
+    Raises InputError where nothing is left to train on, or for fractions that are none.
     """
+    _require_fractions(validation=validation, holdout=holdout)
     if axis is None:
         axis = int(np.argmax(np.ptp(positions_px, axis=0)))
     along = positions_px[:, axis]
@@ -66,6 +67,7 @@ def spatial_split(
 
 def random_split(count: int, seed: int, *, validation: float = 0.1) -> Split:
     """The paper's split: shuffled, `validation` of the frames apart. Its blocks share object pixels."""
+    _require_fractions(validation=validation)
     order = np.random.default_rng(seed).permutation(count)
     cut = round(validation * count)
     return Split("random", np.sort(order[cut:]), np.sort(order[:cut]), np.zeros(0, np.int64))
@@ -74,6 +76,12 @@ def random_split(count: int, seed: int, *, validation: float = 0.1) -> Split:
 def no_split(count: int) -> Split:
     """Every frame trains."""
     return Split("none", np.arange(count), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def _require_fractions(**fractions: float) -> None:
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise InputError("not a fraction of the frames", field=name, found=fraction, expected="0 to 1")
 
 
 def shares_pixels(positions_px: NDArray[np.float64], others_px: NDArray[np.float64], size: float) -> NDArray[np.bool_]:

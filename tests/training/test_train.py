@@ -1,0 +1,177 @@
+"""`train`: labelled scans to a Model, in both recipes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, small_scan
+
+from ptychow.errors import InputError, PtychoWError
+from ptychow.scan import Geometry, ObjectImage
+from ptychow.training import recipe_named, shares_pixels, train
+
+QUICK = {"settings": TINY, "device": "cpu"}
+
+
+def recipe(name="ptychow", **changes):
+    return recipe_named(name, **{"epochs": 1, "batch_size": 8, **changes})
+
+
+def with_phase(scan, phase, amplitude=1.0):
+    image = (amplitude * np.exp(1j * phase(np.indices(scan.object.image.shape)))).astype(np.complex64)
+    return replace(scan, object=ObjectImage(image, scan.object.origin, "test"))
+
+
+def test_a_model_says_what_it_was_made_of(trained, scan):
+    card = trained.model.card
+    assert (card.network, card.gauge, card.frame_shape) == ("w3", "constant-free", (32, 32))
+    assert card.counts_per_frame == pytest.approx(scan.frames.sum(axis=(1, 2)).mean(), rel=0.05)
+    assert card.data[0].fingerprint == scan.fingerprint() and card.data[0].labels == "simulation"
+    assert card.geometry.pixel_size == pytest.approx(10e-9)
+    assert card.training["epochs"] == 2 and card.training["split"] == "spatial"
+    assert {"ptychow", "torch", "numpy"} <= card.versions.keys()
+    assert card.recipe["name"] == "ptychow" and card.settings["amplitude_max"] == 2
+    np.testing.assert_allclose(trained.model.probe, scan.probe)
+
+
+def test_parts_of_the_default_split_share_no_object_pixel(trained, scan):
+    split = trained.splits[0]
+    positions = scan.positions_px
+    assert len(split.train) and len(split.validation) and len(split.holdout)
+    for part, other in ((split.train, split.validation), (split.train, split.holdout)):
+        assert not shares_pixels(positions[other], positions[part], 32).any()
+
+
+def test_the_papers_recipe_has_absolute_phases_and_divides_amplitudes_by_their_largest(paper_trained, scan):
+    card = paper_trained.model.card
+    assert card.gauge == "absolute" and card.settings["amplitude_max"] == 1
+    assert card.preparation.transform == "raw" and card.preparation.scale == "none"
+    assert card.amplitude_scale == pytest.approx(np.abs(scan.object.image).max(), rel=0.1)
+    assert paper_trained.splits[0].kind == "random"
+
+
+def test_the_validation_loss_reported_is_that_of_the_weights_kept(trained, paper_trained):
+    for one in (trained, paper_trained):
+        history = one.history
+        assert one.model.card.training["validation_loss"] == history.validation_loss[history.best_epoch]
+
+
+def test_the_best_epoch_may_be_the_first(scan):
+    # A rate so high that the first epoch is the best one.
+    wild = recipe("ptychow", epochs=3, learning_rate=0.3, schedule="constant", gradient_clip=None)
+    result = train(scan, "w3", wild, **QUICK)
+    assert result.model.card.training["validation_loss"] == min(result.history.validation_loss)
+
+
+@pytest.mark.parametrize("name", ["ptychow", "paper"])
+def test_seeded_and_reproducible(name, scan):
+    first, again, other = (train(scan, "w3", recipe(name), seed=seed, **QUICK) for seed in (1, 1, 2))
+    weights = [one.model.network.state_dict() for one in (first, again, other)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
+
+
+def test_an_interrupted_training_continues_to_the_same_model(scan, tmp_path):
+    settings = recipe(epochs=3)
+    checkpoint = tmp_path / "c.safetensors"
+
+    def stop(history):
+        if history.epochs == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(PtychoWError, match="--resume goes on"):
+        train(scan, "w3", settings, checkpoint=checkpoint, on_epoch=stop, **QUICK)
+    resumed = train(scan, "w3", settings, checkpoint=checkpoint, resume=True, **QUICK)
+    straight = train(scan, "w3", settings, **QUICK)
+    assert resumed.history.train_loss == straight.history.train_loss
+    assert resumed.history.validation_loss == straight.history.validation_loss
+    weights = straight.model.network.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in resumed.model.network.state_dict().items())
+    with pytest.raises(InputError, match="seed: belongs to another training"):
+        train(scan, "w3", settings, checkpoint=checkpoint, resume=True, seed=5, **QUICK)
+
+
+def test_an_amplitude_above_one_is_within_reach_of_the_default_head_only(scan):
+    from ptychow.networks import build
+
+    bright = with_phase(scan, lambda grid: 0 * grid[0], amplitude=1.3)
+    label = torch.full((1, 1, 32, 32), 1.3)
+    for amplitude_max, reaches in ((2.0, True), (1.0, False)):
+        torch.manual_seed(0)
+        network = build("ptychonn", nconv=2, amplitude_max=amplitude_max).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        pattern = torch.ones(1, 1, 32, 32)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = (network(pattern)[0] - label).abs().mean()
+            loss.backward()
+            optimizer.step()
+        assert (float(loss.detach()) < 0.1) == reaches
+    assert train(bright, "w3", recipe(), **QUICK).model.card.amplitude_scale == 1
+    assert train(bright, "w3", recipe("paper"), **QUICK).model.card.amplitude_scale == pytest.approx(1.3, rel=0.01)
+
+
+def test_a_steep_ramp_is_rotated_counted_and_warned_about(scan):
+    # 6 rad across a patch, about zero after the rotation: +-3 rad, of which the rim lies beyond 0.9 pi.
+    steep = with_phase(scan, lambda grid: 6 / 32 * grid[1])
+    flat = with_phase(scan, lambda grid: 2 / 32 * grid[1])
+    wide = replace(steep, probe=np.ones((1, 32, 32), np.complex64))
+    warned = train(wide, "w3", recipe(virtual=0), **QUICK)
+    assert len(warned.warnings) == 1 and "phases beyond 0.9 pi" in warned.warnings[0]
+    share = float(warned.warnings[0].split(" %")[0])
+    assert 100 * (1 - 0.9 * np.pi / 3) / 2 < share < 100 * (1 - 0.9 * np.pi / 3) * 2
+    assert not train(replace(flat, probe=wide.probe), "w3", recipe(virtual=0), **QUICK).warnings
+
+
+def test_several_scans_of_one_instrument(scan):
+    result = train([scan, small_scan(1)], "w3", recipe(), **QUICK)
+    assert [record.name for record in result.model.card.data] == ["small-0.cxi", "small-1.cxi"]
+    assert len(result.splits) == 2
+
+
+def test_label_patches_train_with_the_papers_recipe(scan):
+    from ptychow.patches import PatchExtractor
+
+    patches = PatchExtractor(scan.object, 32)(scan.positions_px)
+    published = replace(scan, object=None, probe=None, label_patches=patches)
+    result = train(published, "w3", recipe("paper"), **QUICK)
+    assert result.model.probe is None and result.model.card.data[0].labels == "label patches"
+
+
+def test_frames_are_binned_to_the_size_asked_for():
+    scan = small_scan(lines=14)
+    result = train(scan, "w3", recipe(virtual=0), size=16, split="none", **QUICK)
+    assert result.model.patch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda s: {"object": None, "probe": None}, {}, "small-0.cxi: probe: .*ptychow label"),
+        (lambda s: {"object": None}, {}, "small-0.cxi: object: has no labels"),
+        (lambda s: {"object": ObjectImage(0 * s.object.image, s.object.origin, "")}, {}, "object: zero wherever"),
+        (lambda s: {"object": ObjectImage(np.nan * s.object.image, s.object.origin, "")}, {}, "object: NaN"),
+        (lambda s: {"frames": 0 * s.frames}, {}, "small-0.cxi: frames: the frames hold no counts"),
+        (lambda s: {"frames": s.frames[:, :30, :30], "probe": None}, {"recipe": "paper"}, "sizes that work: 16 "),
+        (lambda s: {}, {"size": 48}, "cannot be brought to 48 x 48"),
+        (lambda s: {}, {"seed": -1}, "seed: negative"),
+        (lambda s: {}, {"network": "w9"}, "network: unknown network; found w9"),
+        (lambda s: {}, {"device": "abacus"}, "device: not available here"),
+        (lambda s: {}, {"validation": -0.2}, "validation: not a fraction"),
+        (lambda s: {}, {"holdout": 0.45, "validation": 0.45}, "too small for these blocks"),
+    ],
+)
+def test_bad_input_is_named(change, options, message, scan):
+    options = {**QUICK, **options}
+    arguments = {"network": "w3", "recipe": recipe(options.pop("recipe", "ptychow")), **options}
+    with pytest.raises(InputError, match=message):
+        train(replace(scan, **change(scan)), **arguments)
+
+
+def test_scans_of_different_instruments_are_refused(scan):
+    other = replace(small_scan(1), geometry=Geometry(pixel_size=12e-9))
+    with pytest.raises(InputError, match=r"small-1.cxi: another pixel size .* found 12 nm, expected 10 nm"):
+        train([scan, other], "w3", recipe(), **QUICK)
+    with pytest.raises(InputError, match="another frame size"):
+        train([scan, replace(other, frames=other.frames[:, :16, :16])], "w3", recipe(), **QUICK)
