@@ -114,7 +114,8 @@ def run(scan: Scan, name: str, contender: Contender, seed: int, result: Path) ->
     """Train one network, evaluate it on the test rows, write its JSON (and for the first seed its picture)."""
     split = rows_split(scan, name)
     recipe = recipe_named("ptychow", batch_size=BATCH_SIZE, keep="last")
-    recipe = recipe_named("ptychow", **{**recipe.model_dump(exclude={"name"}), "epochs": epochs(split, recipe)})
+    steps = steps_per_epoch(len(split.train), recipe)
+    recipe = recipe.model_copy(update={"epochs": max(1, round(STEPS / steps))})
     trained = train(
         scan,
         contender.network,
@@ -148,11 +149,6 @@ def run(scan: Scan, name: str, contender: Contender, seed: int, result: Path) ->
     if seed == 0:
         picture(found, f"{contender.title} on the test rows of {name}", result.with_suffix(".png"))
     print(f"{name} {contender.name} seed {seed}: {found.patches[HEADLINE]:.4f}, stitched {found.headline:.4f}", flush=True)
-
-
-def epochs(split: Split, recipe: Any) -> int:
-    """Epochs that make about `STEPS` steps."""
-    return max(1, round(STEPS / steps_per_epoch(len(split.train), recipe)))
 
 
 def picture(found: Evaluation, title: str, path: Path) -> None:

@@ -7,10 +7,13 @@ import os
 # Before torch comes: tensors this small are slower on two threads, and very slow on two threads of a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ptychow.cli import main
 from ptychow.formats import write_scan
@@ -19,7 +22,7 @@ from ptychow.optics.detection import Detector
 from ptychow.optics.samples import SAMPLES
 from ptychow.optics.simulate import canvas, simulate
 from ptychow.optics.trajectories import raster
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import Geometry, ObjectImage, Scan
 
 LINES, POINTS, SIZE = 20, 4, 32
 # The smallest W3: what is tested here does not depend on how well it learns.
@@ -42,6 +45,34 @@ def small_scan(seed: int = 0, lines: int = LINES, points: int = POINTS, counts: 
         raster=(lines, points),
         name=f"small-{seed}.cxi",
     )
+
+
+def smooth_object(shape=(90, 100), seed=0, sigma=3.0) -> ObjectImage:
+    """A random complex object without detail finer than `sigma` pixels."""
+    rng = np.random.default_rng(seed)
+    phase = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
+    amplitude = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
+    image = (1 + 0.2 * amplitude / amplitude.std()) * np.exp(0.8j * phase / phase.std())
+    return ObjectImage(image.astype(np.complex64), (-7.0, 4.0), "test")
+
+
+def positions_inside(truth, size, count, rng):
+    """Positions (count, 2) whose size x size patches lie in the object."""
+    low = np.asarray(truth.origin) + size // 2
+    high = np.asarray(truth.origin) + np.asarray(truth.image.shape) - size + size // 2
+    return rng.uniform(low, high, (count, 2))
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """Within it, writing fails where a file grows beyond `size` bytes: as on a disk that fills up, for every library."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

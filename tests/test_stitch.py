@@ -1,78 +1,19 @@
-"""Canvas, patches and constants: round trips, independence of order and batch, gauge."""
+"""Canvas and constants: round trips, independence of order and batch, gauge."""
 
 import numpy as np
 import pytest
+from conftest import positions_inside, smooth_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 
 from ptychow.errors import InputError
-from ptychow.patches import PatchExtractor, resample_object
-from ptychow.scan import ObjectImage
+from ptychow.patches import PatchExtractor
 from ptychow.stitch import Canvas, central_crop, probe_weight, shift_patches, solve_constants
-
-
-def smooth_object(shape=(90, 100), seed=0, sigma=3.0):
-    rng = np.random.default_rng(seed)
-    phase = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
-    amplitude = ndimage.gaussian_filter(rng.normal(size=shape), sigma, mode="wrap")
-    image = (1 + 0.2 * amplitude / amplitude.std()) * np.exp(0.8j * phase / phase.std())
-    return ObjectImage(image.astype(np.complex64), (-7.0, 4.0), "test")
 
 
 def ring_probe(size=32):
     y, x = np.mgrid[:size, :size] - size // 2
     return (np.exp(-(((np.hypot(y, x) - 6) / 4) ** 2)) + 0j).astype(np.complex64)[None]
-
-
-def positions_inside(truth, size, count, rng, *, whole=False):
-    low = np.asarray(truth.origin) + size // 2
-    high = np.asarray(truth.origin) + np.asarray(truth.image.shape) - size + size // 2
-    positions = rng.uniform(low, high, (count, 2))
-    return np.round(positions) if whole else positions
-
-
-def test_a_patch_at_a_whole_pixel_is_the_objects_pixels():
-    truth = smooth_object()
-    patch = PatchExtractor(truth, 16)(np.array([[20.0, 30.0]]))[0]
-    row, column = 20 - 8 + 7, 30 - 8 - 4
-    np.testing.assert_allclose(patch, truth.image[row : row + 16, column : column + 16], atol=2e-6)
-
-
-def test_patches_between_pixels_agree_with_scipys_spline():
-    truth = smooth_object()
-    positions = positions_inside(truth, 16, 20, np.random.default_rng(1))
-    patches = PatchExtractor(truth, 16)(positions)
-    for position, patch in zip(positions, patches, strict=True):
-        axes = [np.arange(16) + position[a] - 8 - truth.origin[a] for a in (0, 1)]
-        grid = np.meshgrid(*axes, indexing="ij")
-        oracle = sum(
-            factor * ndimage.map_coordinates(part.astype(float), grid, order=3, mode="mirror")
-            for factor, part in ((1, truth.image.real), (1j, truth.image.imag))
-        )
-        np.testing.assert_allclose(patch, oracle, atol=1e-4)
-
-
-def test_a_patch_that_leaves_the_object_is_refused_by_name():
-    truth = smooth_object()
-    extractor = PatchExtractor(truth, 16)
-    assert extractor.inside(np.array([[1.0, 12.0], [1.5, 11.9]])).tolist() == [True, False]
-    with pytest.raises(InputError, match=r"1 of 2 patches .* leave the object"):
-        extractor(np.array([[20.0, 30.0], [0.0, 30.0]]))
-
-
-@pytest.mark.parametrize("ratio", [2.0, 1.5, 256 / 192])
-def test_a_resampled_object_keeps_its_place(ratio):
-    truth = smooth_object(sigma=6.0)
-    coarse = resample_object(truth, ratio)
-    rows, columns = (np.arange(n)[5:-5] * ratio for n in coarse.image.shape)
-    grid = np.meshgrid(rows, columns, indexing="ij")
-    oracle = sum(
-        factor * ndimage.map_coordinates(part.astype(float), grid, order=3)
-        for factor, part in ((1, truth.image.real), (1j, truth.image.imag))
-    )
-    assert np.abs(coarse.image[5:-5, 5:-5] - oracle).max() < 0.05
-    assert coarse.origin == pytest.approx((-7.0 / ratio, 4.0 / ratio))
 
 
 def test_perfect_patches_stitch_to_the_object():
@@ -122,6 +63,14 @@ def test_canvas_agrees_with_a_plain_loop_on_whole_pixels():
                 weights[y + i, x + j] += weight[i, j]
     expected = np.where(weights > 0, total / np.where(weights > 0, weights, 1), 0)
     np.testing.assert_allclose(canvas.image(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [1e-12, -1e-12])
+def test_a_whole_pixel_is_one_whatever_rounding_says(error):
+    canvas = Canvas(np.array([[8.0, 12.0]]) + error, np.ones((8, 8), np.float32))
+    assert canvas.shape == (8, 8) and canvas.origin == (4.0, 8.0)
+    canvas.add(np.ones((1, 8, 8), complex), np.array([[8.0, 12.0]]) + error)
+    np.testing.assert_allclose(canvas.image(), 1)
 
 
 def test_shifting_by_a_whole_pixel_moves_pixels():

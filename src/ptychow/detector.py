@@ -188,7 +188,7 @@ class Preparation(BaseModel):
         return self._transformed(counts)[:, None]
 
     def finish(self, counts: NDArray[np.float32], frame_shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Network input (n, 1, h, w) of counts (n, h, w) that already lie on the prepared detector, as simulated ones do.
+        """Network input (n, 1, h, w) of counts (n, h, w) that lie on the prepared detector already, as simulated do.
 
         frame_shape: (H, W) of the stored frames, whose bad pixels are filled here too. Changes `counts`.
         """

@@ -29,7 +29,7 @@ class Evaluation:
 
     region: in words. indices: the frames. stitched, patches: name -> number for the Model; flat: the same for a flat
     patch (what knowing nothing scores). notebook: the paper's metric with its floor, on raster blocks, else None.
-    truth: (Y, X) complex on the reconstruction's grid, aligned: the reconstruction after alignment. lit: the pixels used.
+    truth: (Y, X) complex on the reconstruction's grid, aligned: the reconstruction after alignment. lit: the pixels.
     """
 
     region: str
@@ -109,7 +109,7 @@ def evaluate(
             raise InputError(
                 "every frame shares object pixels with the training",
                 file=scan.name,
-                remedy="Train with --holdout 0.2, evaluate on another scan, or name --region all and mistrust the numbers",
+                remedy="Train with --holdout 0.2, take another scan, or name --region all and mistrust the numbers",
             )
     part = scan.select(indices)
     preparation = model.prepare_for(scan)
@@ -175,7 +175,8 @@ def _notebook(
     shape = (int(np.ptp(lines)) + 1, int(np.ptp(points)) + 1)
     step = _raster_step(scan) / model.card.preparation.pixel_ratio(scan.frame_shape)
     whole = round(step)
-    if shape[0] * shape[1] != len(indices) or min(shape) < 8 or abs(step - whole) > 0.01 or not 1 <= whole <= 12:
+    in_order = len(indices) == shape[0] * shape[1] and bool((np.diff(indices) > 0).all())
+    if not in_order or min(shape) < 8 or abs(step - whole) > 0.01 or not 1 <= whole <= 12:
         return None
     if model.card.gauge == "constant-free":
         # The patches agree with each other; one global constant brings them to the labels' absolute phases.

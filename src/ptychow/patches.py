@@ -92,7 +92,7 @@ def cubic_spline_weights(fractions: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def resample_object(image: ObjectImage, ratio: float) -> ObjectImage:
-    """The object on pixels `ratio` times as large (ratio > 1 coarsens, anti-aliased); positions then count in new pixels.
+    """The object on pixels `ratio` times as large (more than 1 coarsens, anti-aliased); positions then count those.
 
     Pixel [0, 0] keeps its place: origin / ratio in the new unit, and new pixel k lies over old pixel k * ratio.
     """

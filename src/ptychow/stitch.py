@@ -56,8 +56,9 @@ class Canvas:
         self.size = weight.shape[0]
         self.weight = weight.astype(np.float64)
         first = corners(positions_px, self.size)
-        low = np.floor(first.min(axis=0))
-        high = np.ceil(first.max(axis=0)) + self.size
+        # Metres divided by metres are not exact: a whole pixel is one within a billionth.
+        low = np.floor(first.min(axis=0) + 1e-9)
+        high = np.ceil(first.max(axis=0) - 1e-9) + self.size
         self.origin = (float(low[0]), float(low[1]))
         self.shape = (int(high[0] - low[0]), int(high[1] - low[1]))
         self._sum = np.zeros(self.shape, np.complex128)
@@ -144,7 +145,7 @@ def solve_constants(
 ) -> NDArray[np.complex64]:
     """The unit constants that bring overlapping patches to one phase: `constants[:, None, None] * patches` agree.
 
-    Maximises sum over pairs of Re <w c_i P_i, w c_j P_j> over their overlap by coordinate ascent (each step is exact, so
+    Maximises sum over pairs of Re <w c_i P_i, w c_j P_j> over their overlap by coordinate ascent (each step is exact,
     the sum never falls): first every patch, in index order, takes the constant that fits the mosaic of those before it,
     then sweeps in index order let each fit the mosaic of all the others, until no constant turns by more than
     `tolerance` radians. The remaining global constant makes the weighted sum of all patches real and positive.

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ptychow ARGUMENTS`; every error a user can meet ends here, as one line and an exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        sys.exit(_application(arguments)(arguments, prog_name="ptychow", standalone_mode=False))
+        sys.exit(_application(arguments)(arguments, prog_name="ptychow", standalone_mode=False) or 0)
     except PtychoWError as error:
         _fail(str(error), error.exit_code)
     except _UsageError as error:

@@ -164,11 +164,11 @@ class NumpyFrames(LazyFrames):
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file for reading. What HDF5 says about damage becomes an InputError that names the file."""
+    """An HDF5 file for reading. What h5py says about damage, which is anything, becomes an InputError with the name."""
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"cannot be read ({' '.join(str(error).split())})",
             file=path,

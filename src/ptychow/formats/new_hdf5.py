@@ -30,6 +30,14 @@ class Disk(io.FileIO):
             self.failure = error
         return size
 
+    def truncate(self, size: int | None = None, /) -> int:
+        """As for any file, without complaint."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return self.tell() if size is None else size
+
     def require_written(self) -> None:
         """Raise the first failure there was."""
         if self.failure is not None:

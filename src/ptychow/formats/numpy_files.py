@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats.base import require_memory
+
+# What a damaged archive makes zipfile raise.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
 
 class Header(NamedTuple):
@@ -40,7 +44,7 @@ def npz_members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except (zipfile.BadZipFile, OSError):
+    except DAMAGE:
         return []
 
 
@@ -107,7 +111,7 @@ def _stream(path: Path, member: str) -> Iterator[IO[bytes]]:
                 yield stream
     except KeyError:
         raise InputError("no such array", file=path, field=member, found=", ".join(npz_members(path))) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         raise InputError(f"damaged ({error})", file=path, field=member or None, remedy="Copy it again") from error
 
 
@@ -116,7 +120,7 @@ def _header(stream: IO[bytes], path: Path, member: str) -> Header:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except ValueError as error:
+    except (ValueError, SyntaxError, TokenError) as error:
         raise InputError(f"not a numpy array ({error})", file=path, field=member or None) from error
     if dtype.kind not in "biufc":
         raise InputError(

@@ -65,7 +65,10 @@ def split_scan(
     holdout: float = 0.0,
     axis: int | None = None,
 ) -> Split:
-    """Divide a scan's frames. kind: "spatial" (blocks with a guard gap of `patch_size` scan pixels), "random" or "none"."""
+    """Divide a scan's frames.
+
+    kind: "spatial" (blocks with a guard gap of `patch_size` scan pixels), "random" or "none".
+    """
     if kind == "spatial":
         return spatial_split(scan.positions_px, patch_size, validation=validation, holdout=holdout, axis=axis)
     if holdout:
@@ -99,7 +102,8 @@ def train(
 ) -> Trained:
     """Train a network on labelled scans of one instrument.
 
-    scans: with `object` or `label_patches` (truth, or labels of `ptychow label`) and, for the "ptychow" recipe, a probe.
+    scans: with `object` or `label_patches` (truth, or labels of `ptychow label`); the "ptychow" recipe needs object and
+    probe.
     settings: the network's own. preparation: otherwise fitted to the first scan, with frames of `size` pixels.
     splits: one a scan; otherwise made by `split_scan`. checkpoint: where the state is kept after every epoch;
     resume: go on from it. The other arguments are those of `fit`.
@@ -195,7 +199,9 @@ def train(
             "precision": precision,
             "threads": torch.get_num_threads(),
             "train_loss": history.train_loss[-1],
-            "validation_loss": history.validation_loss[-1 if best is None else best] if history.validation_loss else None,
+            "validation_loss": None
+            if not history.validation_loss
+            else history.validation_loss[-1 if best is None else best],
             "split": splits[0].kind,
         },
         data=[_data_record(scan, one) for scan, one in zip(scans, splits, strict=True)],
@@ -256,8 +262,8 @@ def _survey_labels(
     warnings = []
     if total and wrapped / total > 1e-3:
         warnings.append(
-            f"{100 * wrapped / total:.2g} % of the lit label pixels have phases beyond 0.9 pi, where a phase head cannot "
-            "follow the jump to -pi; a network with heads=complex has no such limit"
+            f"{100 * wrapped / total:.2g} % of the lit label pixels have phases beyond 0.9 pi, where a phase head "
+            "cannot follow the jump to -pi; a network with heads=complex has no such limit"
         )
     return warnings, largest
 

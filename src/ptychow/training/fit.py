@@ -71,8 +71,9 @@ def fit(
 ) -> History:
     """Train `network` in place; it ends with the recipe's weights ("best" or "last") and in eval mode.
 
-    weight: (n, n) loss weight of mean 1. zero_input: (n, n) network input of a frame without counts (0 by default), about
-    which the recipe's jitter scales inputs. virtual: where the recipe's virtual pairs come from, one a scan. device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
+    weight: (n, n) loss weight of mean 1. zero_input: (n, n) network input of a frame without counts (0 by default),
+    about which the recipe's jitter scales inputs. virtual: where the recipe's virtual pairs come from, one a scan.
+    device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
     precision: "fp32", or "bf16" for the network's forward pass (loss and weights stay fp32).
     identity: JSON-able facts that must be the same on resuming (network, data, recipe, seed).
     Raises InputError for an empty training set or a checkpoint of another training, PtychoWError when the loss is not

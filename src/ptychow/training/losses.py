@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def uniform_loss(amplitude: Tensor, phase: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Mean absolute error of the amplitude plus that of the phase, every pixel alike (Xing et al. 2024, section 3.1)."""
+    """Mean absolute error of amplitude plus that of phase, every pixel alike (Xing et al. 2024, section 3.1)."""
     return (amplitude - labels.abs()).abs().mean() + (phase - labels.angle()).abs().mean()
 
 

@@ -22,8 +22,9 @@ class Recipe(BaseModel):
     scale_jitter: standard deviation of the random factor (its logarithm) on each input, so that the count rate is not
         baked in.
     schedule: "constant", "one-cycle" (up to `learning_rate` and down to nothing; Smith & Topin, arXiv:1708.07120) or
-        "cyclic" (the PtychoNN notebooks': triangular2 between a tenth of the rate and the rate, half a cycle in 6 epochs).
-    virtual: part of each batch that comes from virtual scan points (`ptychow.training.virtual`) instead of measured ones.
+        "cyclic" (the PtychoNN notebooks': triangular2 between a tenth of the rate and the rate, half a cycle in six
+        epochs).
+    virtual: part of each batch that comes from virtual scan points (`ptychow.training.virtual`), not measured ones.
     keep: "best" weights by validation loss (where there is validation), or the "last".
     """
 
@@ -68,16 +69,17 @@ RECIPES = {
             scale_jitter=0.05,
             virtual=0.5,
             optimizer="adamw",
-            learning_rate=2e-3,
+            learning_rate=7e-4,
             weight_decay=0.01,
             gradient_clip=1.0,
             schedule="one-cycle",
-            batch_size=16,
+            batch_size=8,
             epochs=60,
             keep="best",
         ),
         # Xing et al. 2024. Stated in the paper: MAE, Adam, initial rate 1e-3, 60 epochs. Inferred (from the PtychoNN
-        # notebooks and Table 5's FLOPs): sum of the two errors, batch 64, constant rate, best weights, counts below 3 to 0.
+        # notebooks and Table 5's FLOPs): sum of the two errors, batch 64, constant rate, best weights, counts below 3
+        # to 0.
         Recipe(
             name="paper",
             loss="uniform",

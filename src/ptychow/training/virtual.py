@@ -1,14 +1,12 @@
 """Virtual scan points: more training pairs from a label, by the forward model.
 
 Between the measured points the object is known as well as at them, and so is the probe: what the detector would have
-counted there follows. So does what it would have counted had the sample lain in any of the eight orientations, or
-had its phases the other sign. Virtual points stay inside the box of the training points, so that their patches show
-no object pixel beyond the box of the training patches.
+counted there follows. So does what it would have counted had the sample lain in any of the eight orientations.
+Virtual points stay inside the box of the training points: their patches show no object pixel beyond the box of the
+training patches.
 """
 
 from __future__ import annotations
-
-from itertools import product
 
 import numpy as np
 import torch
@@ -53,8 +51,8 @@ class VirtualPoints:
         )
         self._points = points - first
         self._views = [
-            (orientation, PatchExtractor(_turned(seen, orientation, conjugated), size))
-            for orientation, conjugated in product(Orientation, (False,))
+            (orientation, PatchExtractor(ObjectImage(orientation.apply(seen), (0.0, 0.0), "virtual"), size))
+            for orientation in Orientation
         ]
 
     def draw(self, count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -70,11 +68,6 @@ class VirtualPoints:
         counts = generator.poisson(expected).astype(np.float32)
         inputs = self._labelled.preparation.finish(counts, self._labelled.scan.frame_shape)
         return torch.from_numpy(inputs), torch.from_numpy(self._labelled.normalise(patches))
-
-
-def _turned(image: NDArray[np.complex64], orientation: Orientation, conjugated: bool) -> ObjectImage:
-    turned = orientation.apply(image)
-    return ObjectImage(np.ascontiguousarray(turned.conj() if conjugated else turned), (0.0, 0.0), "virtual")
 
 
 def _turned_point(

@@ -1,0 +1,63 @@
+"""`ptychow reconstruct`: a scan and a Model to an object and a picture."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import small_scan
+
+from ptychow.formats import write_scan
+from ptychow.formats.cxi import read_object
+from ptychow.reconstruction import reconstruct
+from ptychow.scan import Geometry
+
+
+def test_writes_object_and_picture_beside_the_scan(scan_file, model_file, trained, scan, ptychow):
+    code, shown, complaint = ptychow("reconstruct", scan_file, "--model", model_file, "--device", "cpu")
+    assert code == 0 and complaint == "" and "80 frames in" in shown and "frames/s" in shown
+    expected = reconstruct(scan, trained.model, device="cpu").image
+    saved = read_object(scan_file.with_name("scan_w3.cxi"))
+    np.testing.assert_array_equal(saved.image, expected.image)
+    assert scan_file.with_name("scan_w3.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path, ptychow):
+    target = tmp_path / "out.cxi"
+    given = ("reconstruct", scan_file, "-m", model_file, "--device", "cpu", "-o", target)
+    code, shown, _ = ptychow(*given, "--json", "--stitching", "central-crop", "--scale", "model")
+    summary = json.loads(shown)
+    assert code == 0 and summary["frames"] == 80 and summary["stitching"] == "central-crop"
+    assert summary["wrote"] == {"object": str(target), "picture": str(target.with_suffix(".png"))}
+    assert ptychow(*given, "--quiet", "--precision", "bf16") == (0, "", "")
+
+
+def test_what_does_not_match_is_refused_and_force_goes_on_with_a_warning(model_file, tmp_path, ptychow):
+    path = tmp_path / "other.cxi"
+    write_scan(path, replace(small_scan(), geometry=Geometry(pixel_size=20e-9)))
+    code, shown, complaint = ptychow("reconstruct", path, "--model", model_file, "--device", "cpu")
+    assert (code, shown) == (2, "") and complaint.count("\n") == 1 and "--force" in complaint and "20 nm" in complaint
+    code, _, complaint = ptychow("reconstruct", path, "--model", model_file, "--device", "cpu", "--force", "--quiet")
+    assert code == 0 and complaint.startswith("warning: object pixel of 20 nm")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--stitching", "sewing"], "--stitching"),
+        (["--scale", "large"], "--scale"),
+        (["--precision", "int8"], "--precision"),
+        (["--device", "nonsense"], "device"),
+        (["--output", "scan.cxi"], "would overwrite the input"),
+        (["--output", "model.safetensors"], "would overwrite the input"),
+        (["--output", "picture.png"], "names a picture"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line_and_code_2(
+    options, words, scan_file, model_file, ptychow, monkeypatch
+):
+    monkeypatch.chdir(scan_file.parent)
+    before = {item: item.read_bytes() for item in scan_file.parent.iterdir()}
+    code, shown, complaint = ptychow("reconstruct", "scan.cxi", "--model", "model.safetensors", *options)
+    assert (code, shown) == (2, "") and complaint.count("\n") == 1 and words in complaint
+    assert {item: item.read_bytes() for item in scan_file.parent.iterdir()} == before
