@@ -148,7 +148,9 @@ def run(scan: Scan, name: str, contender: Contender, seed: int, result: Path) ->
     )
     if seed == 0:
         picture(found, f"{contender.title} on the test rows of {name}", result.with_suffix(".png"))
-    print(f"{name} {contender.name} seed {seed}: {found.patches[HEADLINE]:.4f}, stitched {found.headline:.4f}", flush=True)
+    print(
+        f"{name} {contender.name} seed {seed}: {found.patches[HEADLINE]:.4f}, stitched {found.headline:.4f}", flush=True
+    )
 
 
 def picture(found: Evaluation, title: str, path: Path) -> None:

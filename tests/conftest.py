@@ -65,7 +65,7 @@ def positions_inside(truth, size, count, rng):
 
 @contextmanager
 def no_file_beyond(size: int) -> Iterator[None]:
-    """Within it, writing fails where a file grows beyond `size` bytes: as on a disk that fills up, for every library."""
+    """Within it, files cannot grow beyond `size` bytes, whichever library writes: as on a disk that fills up."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -65,6 +65,23 @@ def test_rows_between_the_modules_of_a_detector_are_a_gap_and_dark_borders_are_n
     assert not reasons["dead"].any()
 
 
+@pytest.mark.parametrize(("counts", "certain"), [(5, False), (20, False), (21, True)])
+def test_a_row_that_counts_nothing_by_chance_is_no_gap(counts, certain):
+    """A row between rows that count `counts` times in all is empty with a chance of exp(-counts)."""
+    mean = np.zeros((32, 32))
+    mean[10:22, 16] = mean[10:22, 15] = counts / 2 / 20
+    mean[15] = 0
+    _, reasons = find_bad_pixels(mean, frames=20)
+    assert reasons["gap"][15].all() == certain and reasons["gap"].sum() == 32 * certain
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sparse_frames_have_no_gaps(seed):
+    measured = np.random.default_rng(seed).poisson(0.004, (10, 32, 32))
+    assert (measured.sum(axis=(0, 1)) == 0).any() or (measured.sum(axis=(0, 2)) == 0).any()
+    assert find_bad_pixels(measured.mean(axis=0), measured.max(axis=0), frames=10)[0].all()
+
+
 def test_the_undiffracted_beam_is_not_a_hot_pixel():
     mean = annulus(1e6)
     mean[32, 33] *= 1e4

@@ -55,7 +55,9 @@ def test_output(tmp_path, cache):
     source = locate("siemens-star")
     if source is None or source.suffix != ".npz":
         pytest.skip("PTYCHOW_DATA does not name a folder with the measured scans")
+    (tmp_path / "mine.cxi").write_text("anything but the scan")
     assert fetch("siemens-star", tmp_path / "mine.cxi") == tmp_path / "mine.cxi"
+    assert len(read_scan(tmp_path / "mine.cxi")) == 516
     (tmp_path / "folder").mkdir()
     assert fetch("siemens-star", tmp_path / "folder") == tmp_path / "folder" / "siemens-star.cxi"
     assert not cache.exists()

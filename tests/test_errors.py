@@ -24,5 +24,5 @@ def test_about_names_the_file_once(kind):
 
 
 def test_about_leaves_failures_alone():
-    with pytest.raises(PtychoWError, match="^broken$"), about("a.cxi"):
+    with pytest.raises(PtychoWError, match=r"^broken$"), about("a.cxi"):
         raise PtychoWError("broken")

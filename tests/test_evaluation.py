@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import small_scan
 from torch import nn
 
+from conftest import small_scan
 from ptychow.errors import InputError
 from ptychow.evaluation import evaluate, unseen_frames
 from ptychow.model import Model

@@ -6,6 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from ptychow import figures
+from ptychow.errors import InputError, PtychoWError
 from ptychow.figures import (
     frc_figure,
     new_figure,
@@ -68,10 +69,17 @@ def test_nothing_is_left_where_writing_fails(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(FigureCanvasAgg, "print_png", full_disk)
     (tmp_path / "picture.png").write_text("the picture of before")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PtychoWError, match=r"picture.png: cannot be written \(No space left on device\)"):
         WRITERS[name](tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_text() == "the picture of before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_format_that_there_is_not_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(InputError, match=r"picture.cxi: no format for a picture; found .cxi, expected .*png"):
+        WRITERS["reconstruction"](tmp_path / "picture.cxi")
+    WRITERS["reconstruction"](tmp_path / "picture.PDF")
+    assert (tmp_path / "picture.PDF").read_bytes().startswith(b"%PDF") and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import small_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import small_scan
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.errors import InputError, MismatchError
 from ptychow.model import Model, ModelCard
@@ -194,5 +194,5 @@ def test_another_probe_is_said(trained, scan):
 
 
 def test_frames_of_zeros_are_refused(trained, scan):
-    with pytest.raises(InputError, match="small-0.cxi: frames: the frames hold no counts"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: the frames hold no counts"):
         trained.model.check(replace(scan, frames=0 * scan.frames))

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import positions_inside, smooth_object
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from conftest import positions_inside, smooth_object
 from ptychow.errors import InputError
 from ptychow.patches import PatchExtractor, corners, cubic_spline_weights, resample_object
 

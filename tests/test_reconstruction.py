@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from conftest import small_scan
 
+from conftest import small_scan
 from ptychow import reconstruction
 from ptychow.errors import InputError, MismatchError
 from ptychow.formats.cxi import read_object
@@ -136,18 +136,18 @@ def test_frames_without_counts_are_left_out_and_said(kind, scale, scan, request)
 
 def test_a_scan_of_zeros_gives_no_picture_even_by_force(trained, paper_trained, scan):
     dark = replace(scan, frames=0 * scan.frames)
-    with pytest.raises(InputError, match="small-0.cxi: frames: the frames hold no counts"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: the frames hold no counts"):
         reconstruct(dark, trained.model, device="cpu", scale="model", force=True)
     with pytest.raises(MismatchError, match="0 times the counts"):
         reconstruct(dark, paper_trained.model, device="cpu")
-    with pytest.raises(InputError, match="small-0.cxi: frames: no frame holds counts"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: no frame holds counts"):
         reconstruct(dark, paper_trained.model, device="cpu", force=True)
 
 
 def test_bad_counts_name_scan_and_frame(trained, scan):
     frames = scan.frames.astype(np.float32)
     frames[70, 3, 3] = np.nan
-    with pytest.raises(InputError, match="small-0.cxi: frames: not finite"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: not finite"):
         reconstruct(replace(scan, frames=frames), trained.model, device="cpu")
 
 

@@ -9,6 +9,14 @@ import pytest
 
 from ptychow.errors import InputError, MissingExtraError, PtychoWError
 from ptychow.metrics import align
+from ptychow.optics.beam import gaussian_beam
+from ptychow.optics.detection import Detector
+from ptychow.optics.propagation import far_field
+from ptychow.optics.samples import SAMPLES
+from ptychow.optics.simulate import canvas
+from ptychow.optics.simulate import simulate as optics_simulate
+from ptychow.optics.trajectories import raster
+from ptychow.patches import PatchExtractor
 from ptychow.scan import ObjectImage, Scan
 from ptychow.solver import illumination, label, object_frame
 
@@ -95,7 +103,7 @@ def test_finds_the_object_where_it_lies(scan, labelled):
     found, truth = common_views(labelled.scan.object, scan.object, margin=SIZE // 2 + 3)
     assert misfit(found, truth) < 0.001
     removed = align(found, truth, remove=("constant", "scale", "ramp", "shift")).removed
-    assert np.abs(removed.shift).max() < 0.1
+    assert np.abs(removed.shift).max() < 0.2  # which the probe makes up for
     for wrong in (found[::-1], found[:, ::-1], found[::-1, ::-1], found.conj()):
         assert misfit(wrong, truth) > 20 * misfit(found, truth)
 
@@ -123,6 +131,30 @@ def test_origin_does_not_depend_on_where_positions_start(scan, offset):
     back = np.fft.ifft2(np.fft.fft2(found) * np.exp(2j * np.pi * (rows + columns.T)))
     inner = (slice(4, -4), slice(4, -4))
     assert misfit(back[inner], truth[inner]) < 0.5 * misfit(found[inner], truth[inner])
+
+
+def forward_error(scan, shift):
+    """Relative amplitude error of what probe and object of the scan predict, the object `shift` pixels off."""
+    origin = tuple(np.asarray(scan.object.origin) + shift)
+    patches = PatchExtractor(ObjectImage(scan.object.image, origin, ""), SIZE)(scan.positions_px)
+    expected = sum(np.abs(far_field(mode * patches)) ** 2 for mode in scan.probe)
+    return ((np.sqrt(expected) - np.sqrt(scan.frames)) ** 2).sum() / scan.frames.sum()
+
+
+@pytest.mark.parametrize("points", [8, 9])
+def test_probe_and_object_explain_the_frames_best_at_the_stated_origin(points):
+    # Even rasters of odd steps have their mean position between pixels, odd ones on a pixel.
+    positions = raster(points, points, 5.0)
+    assert positions.mean() % 1 == (0.5 if points % 2 == 0 else 0)
+    shape, origin = canvas(positions, SIZE)
+    sample = SAMPLES["labyrinth"](shape, np.random.default_rng(1), feature=16.0, phase_step=-1.0)
+    beam = gaussian_beam(SIZE, fwhm=9, curvature=0.03)
+    measured = optics_simulate(beam, sample, positions, origin=origin, counts=COUNTS, detector=Detector())
+    found = label(measured, epochs=30, batch_size=16, device="cpu").scan
+    best = forward_error(found, (0, 0))
+    assert best < 0.02
+    for shift in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)):
+        assert forward_error(found, shift) > 1.3 * best
 
 
 def test_leaves_the_process_as_it_was(scan):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import positions_inside, smooth_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import positions_inside, smooth_object
 from ptychow.errors import InputError
 from ptychow.patches import PatchExtractor
 from ptychow.stitch import Canvas, central_crop, probe_weight, shift_patches, solve_constants

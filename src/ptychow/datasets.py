@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError, PtychoWError
+from ptychow.files import require_writable
 from ptychow.formats import read_scan, write_scan
 
 SDIST = "tike-0.26.0.tar.gz"
@@ -99,17 +100,19 @@ DATASETS = {
 
 
 def fetch(name: str, output: Path | None = None, say: Say = lambda text: None) -> Path:
-    """The path of the scan `name` as CXI, made now unless it is there.
+    """The path of the scan `name` as CXI, made now unless it is in the cache.
 
-    output: a file, or a folder, instead of the cache. say: is told what takes time.
-    Raises InputError for an unknown name, PtychoWError where the source cannot be reached or has changed.
+    output: a file, or a folder, to write it to instead of the cache. say: is told what takes time.
+    Raises InputError for an unknown name, PtychoWError where the source cannot be reached or has changed, or the file
+    cannot be written.
     """
     dataset = _dataset(name)
     target = cache_folder() / f"{name}.cxi"
     if output is not None:
         target = output / target.name if output.is_dir() else output
-    if target.is_file():
+    elif target.is_file():
         return target
+    require_writable(target)
     local = _local(dataset)
     if local is not None:
         say(f"reading {local}")

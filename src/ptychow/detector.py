@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from ptychow import detector_steps as steps
 from ptychow.array_json import JsonArray
 from ptychow.bad_pixels import Filling
-from ptychow.errors import InputError
+from ptychow.errors import InputError, about
 from ptychow.orientation import Orientation
 from ptychow.scan import Geometry, Scan
 
@@ -116,7 +116,8 @@ class Preparation(BaseModel):
         """
         if self.scale != "scan":
             return self
-        return self.replace(scale_value=self.measure_scale(scan.frames[:SCALE_FRAMES], scan.name))
+        with about(scan.name):
+            return self.replace(scale_value=self.measure_scale(scan.frames[:SCALE_FRAMES]))
 
     def with_detector_of(self, scan: Scan, bad_pixels: Literal["auto", "scan", "none"] = "auto") -> Self:
         """The same with what belongs to the detector (bad pixels, saturation, markers) taken from this scan."""

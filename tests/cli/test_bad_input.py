@@ -1,20 +1,21 @@
 """Everything that can be wrong with what a user gives, tried on every command.
 
 Always: exit code 2 (input) or 1 (failure), one line on standard error that says what is wrong, nothing on standard
-output, no traceback, and every file as it was before.
+output (with --quiet), no traceback, and every file as it was before.
 """
 
 import ctypes
 import os
 import subprocess
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import no_file_beyond
 
+from conftest import no_file_beyond
 from ptychow.formats import write_scan
 
 FRAMES = "entry_1/instrument_1/detector_1/data"
@@ -46,7 +47,7 @@ def attempt(ptychow, tmp_path, scan_file, model_file, monkeypatch):
     def run(command, *more, code=2, file=scan_file, model=model_file):
         before = snapshot(tmp_path)
         places = {"SCAN": file, "MODEL": model}
-        found, shown, complaint = ptychow(*(places.get(part, part) for part in COMMANDS[command]), *more)
+        found, shown, complaint = ptychow(*(places.get(part, part) for part in COMMANDS[command]), "--quiet", *more)
         assert found == code, complaint
         assert shown == "" and "Traceback" not in complaint
         assert complaint.startswith("error: ") and complaint.count("\n") == 1 and len(complaint) < 800
@@ -173,7 +174,10 @@ def test_a_frame_size_no_network_takes(command, attempt, scan, tmp_path, scan_fi
 def test_inspect_says_which_sizes_work(scan, tmp_path, ptychow):
     path = tmp_path / "odd.cxi"
     write_scan(path, replace(scan, frames=scan.frames[:, :30, :30], probe=None))
-    assert "no network takes frames of 30 x 30 (square, a multiple of 16): crop or bin to 16" in ptychow("inspect", path)[1]
+    assert (
+        "no network takes frames of 30 x 30 (square, a multiple of 16): crop or bin to 16"
+        in ptychow("inspect", path)[1]
+    )
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -216,6 +220,12 @@ def test_an_output_below_a_file(command, attempt, tmp_path):
     assert f"{tmp_path / 'file'} is not a folder" in complaint
 
 
+def test_a_fetched_scan_below_a_file_is_refused_before_any_download(ptychow, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, shown, complaint = ptychow("fetch", "siemens-star", "--output", tmp_path / "file" / "a.cxi")
+    assert (code, shown) == (1, "") and "is not a folder" in complaint and complaint.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_without_permission(command, attempt, tmp_path):
@@ -237,20 +247,24 @@ def test_a_picture_in_no_known_format(command, attempt, tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_disk_that_fills_up(command, attempt, tmp_path):
-    with no_file_beyond(2000):
+    with no_file_beyond(500):
         complaint = attempt(command, "--output", tmp_path / f"result{suffix(command)}", code=1)
     assert "cannot be written" in complaint and "result" in complaint
 
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A real file system of 16 kB."""
+    """A real file system without room for a byte more."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "none", folder], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("no permission to mount a small file system")
     try:
+        with pytest.raises(OSError, match="No space left"):
+            (folder / "filler").write_bytes(bytes(20_000))
         yield folder
     finally:
         subprocess.run(["umount", folder], check=False)
@@ -268,12 +282,12 @@ def suffix(command):
 
 # Where Ctrl-C finds each command at work.
 AT_WORK = {
-    "inspect": "ptychow.inspection.measure_frames",
-    "label": "ptychow.solver._Task.run",
-    "train": "ptychow.training.fit._batches",
-    "reconstruct": "ptychow.engines.torch_engine.TorchEngine.predict",
-    "evaluate": "ptychow.metrics.patch_metrics",
-    "simulate": "ptychow.optics.simulate._expected_counts",
+    "inspect": ("ptychow.inspection", "measure_frames"),
+    "label": ("ptychow.solver", "_untouched_process"),
+    "train": ("ptychow.training.fit", "_batches"),
+    "reconstruct": ("ptychow.reconstruction", "central_crop"),
+    "evaluate": ("ptychow.metrics", "patch_metrics"),
+    "simulate": ("ptychow.optics.simulate", "_expected_counts"),
 }
 
 
@@ -282,7 +296,8 @@ def test_ctrl_c(command, attempt, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(AT_WORK[command], interrupted)
+    module, function = AT_WORK[command]
+    monkeypatch.setattr(import_module(module), function, interrupted)
     assert "interrupted" in attempt(command, code=1)
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ptychow.cli import COMMANDS
+from ptychow.cli import COMMANDS, main
 from ptychow.cli.common import Report, format_number, output_path, parse_mapping
 from ptychow.errors import InputError, PtychoWError
 
@@ -110,6 +110,7 @@ def test_what_has_no_better_name_is_still_one_line(monkeypatch, ptychow, scan_fi
     for failure, words in (
         (OSError(5, "Input/output error", "disk"), "disk: Input/output error"),
         (MemoryError("Unable to allocate 3 TiB"), "out of memory (Unable to allocate 3 TiB)"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory (CUDA out of memory"),
         (KeyboardInterrupt(), "interrupted"),
         (PtychoWError("two\nlines"), "two lines"),
     ):
@@ -120,6 +121,15 @@ def test_what_has_no_better_name_is_still_one_line(monkeypatch, ptychow, scan_fi
         monkeypatch.setattr("ptychow.inspection.inspect_scan", fail)
         code, _, complaint = ptychow("inspect", scan_file)
         assert code == 1 and complaint == complaint.splitlines()[0] + "\n" and words in complaint
+
+
+def test_a_fault_of_ours_is_not_dressed_up(monkeypatch, scan_file):
+    def fail(*arguments, **options):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("ptychow.inspection.inspect_scan", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["inspect", str(scan_file)])
 
 
 def test_an_interrupted_process_says_so_in_one_line(tmp_path):
@@ -134,7 +144,11 @@ def test_an_interrupted_process_says_so_in_one_line(tmp_path):
 
 
 def test_reports_speak_to_people_or_to_machines_or_not_at_all(capsys):
-    for report, text in ((Report(), "line\n"), (Report(as_json=True), '{"a": 1, "wrote": {}}\n'), (Report(quiet=True), "")):
+    for report, text in (
+        (Report(), "line\n"),
+        (Report(as_json=True), '{"a": 1, "wrote": {}}\n'),
+        (Report(quiet=True), ""),
+    ):
         report.line("line")
         report.finish({"a": 1})
         with report.progress("Working", 3) as advance:
@@ -156,7 +170,14 @@ def test_progress_is_drawn_on_a_terminal_only(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (True, "True"), (1234567, "1,234,567"), (0.000123456, "0.0001235"), (float("nan"), "nan"), ("a", "a")],
+    [
+        (None, "-"),
+        (True, "True"),
+        (1234567, "1,234,567"),
+        (0.000123456, "0.0001235"),
+        (float("nan"), "nan"),
+        ("a", "a"),
+    ],
 )
 def test_numbers_for_people(value, text):
     assert format_number(value) == text

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import small_scan
 
+from conftest import small_scan
 from ptychow.formats import write_scan
 from ptychow.formats.cxi import read_object
 from ptychow.reconstruction import reconstruct

@@ -6,10 +6,10 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import no_file_beyond, small_scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import no_file_beyond, small_scan
 from ptychow.errors import InputError, PtychoWError
 from ptychow.formats import read_scan, write_scan
 from ptychow.formats.new_hdf5 import new_hdf5

@@ -71,7 +71,7 @@ def test_bad_counts_name_the_scan(scan, preparation):
     frames = scan.frames.astype(np.float32)
     frames[7, 3, 3] = np.nan
     labelled = LabelledFrames(replace(scan, frames=frames), preparation, ONES, constant_free=False)
-    with pytest.raises(InputError, match="small-0.cxi: frames: not finite"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: not finite"):
         labelled.inputs(np.arange(10))
 
 

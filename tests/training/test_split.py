@@ -64,13 +64,13 @@ def test_the_papers_random_split_uses_every_frame_once(count, seed, validation):
 
 
 def test_splits_by_name(scan):
-    assert split_scan(scan, 32, "spatial", holdout=0.1).kind == "spatial"
-    assert split_scan(scan, 32, "random", seed=3).kind == "random"
-    np.testing.assert_array_equal(split_scan(scan, 32, "none").train, no_split(len(scan)).train)
+    assert split_scan(scan.positions_px, 32, "spatial", holdout=0.1).kind == "spatial"
+    assert split_scan(scan.positions_px, 32, "random", seed=3).kind == "random"
+    np.testing.assert_array_equal(split_scan(scan.positions_px, 32, "none").train, no_split(len(scan)).train)
     with pytest.raises(InputError, match="spatial, random or none"):
-        split_scan(scan, 32, "cross")
+        split_scan(scan.positions_px, 32, "cross")
     with pytest.raises(InputError, match="only the spatial split"):
-        split_scan(scan, 32, "random", holdout=0.2)
+        split_scan(scan.positions_px, 32, "random", holdout=0.2)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 10))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, small_scan
 
+from conftest import TINY, small_scan
 from ptychow.errors import InputError, PtychoWError
 from ptychow.scan import Geometry, ObjectImage
 from ptychow.training import recipe_named, shares_pixels, train

@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
+            raise
         _fail(f"out of memory ({error}); use a smaller batch or a machine with more memory", 1)
     except KeyboardInterrupt:
         _fail("interrupted", 1)

@@ -12,7 +12,7 @@ from ptychow.cli.common import Device, Json, Quiet, Report, Seed
 # Lines of the twin's raster: the network trains on the first and is tested on the last. Two lines whose distance is at
 # least 22 share no object pixel (64-pixel patches, 3-pixel steps).
 TRAINING_LINES, TEST_LINES, COLUMNS = slice(0, 46), slice(68, 90), slice(0, 70)
-EPOCHS, BATCH_SIZE = 8, 32
+EPOCHS, BATCH_SIZE = 4, 16
 WORST_ACCEPTED = 0.25
 
 
@@ -55,7 +55,7 @@ def demo(
         nothing,
         np.flatnonzero(line >= TEST_LINES.start),
     )
-    recipe = recipe_named("ptychow", epochs=epochs, batch_size=BATCH_SIZE, keep="last")
+    recipe = recipe_named("ptychow", epochs=epochs, batch_size=BATCH_SIZE, virtual=0.0, keep="last")
     with report.progress("Training W3", epochs * steps_per_epoch(len(split.train), recipe)) as advance:
         trained = train(
             scan,

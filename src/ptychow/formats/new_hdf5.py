@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 
-from ptychow.files import atomic_path
+from ptychow.files import atomic_path, cannot_write
 
 
 class Disk(io.FileIO):
@@ -51,6 +51,10 @@ def new_hdf5(path: str | os.PathLike[str]) -> Iterator[tuple[h5py.File, Disk]]:
     The file takes its name only when it is complete. Raises PtychoWError where it cannot be written.
     """
     with atomic_path(path) as temporary, Disk(Path(temporary), "w+") as disk:
-        with h5py.File(disk, "w") as file:
-            yield file, disk
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file, disk
+        except (OSError, RuntimeError) as error:
+            disk.require_written()  # it may have read back what was never written
+            raise cannot_write(path, error) from error
         disk.require_written()

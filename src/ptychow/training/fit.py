@@ -109,7 +109,7 @@ def fit(
                 if virtual:
                     wanted = len(factors[mine]) - len(indices[mine])
                     generator = np.random.default_rng([seed, epoch, number, accelerator.process_index])
-                    drawn = virtual[generator.integers(len(virtual))].draw(wanted, generator)
+                    drawn = virtual[int(generator.integers(len(virtual)))].draw(wanted, generator)
                     pairs = torch.cat([pairs[0], drawn[0]]), torch.cat([pairs[1], drawn[1]])
                 loss = loop.loss(pairs, factors[mine][: len(pairs[0])])
                 optimizer.zero_grad(set_to_none=True)

@@ -84,6 +84,31 @@ def _require_fractions(**fractions: float) -> None:
             raise InputError("not a fraction of the frames", field=name, found=fraction, expected="0 to 1")
 
 
+def split_scan(
+    positions_px: NDArray[np.float64],
+    patch_size: float,
+    kind: str = "spatial",
+    *,
+    seed: int = 0,
+    validation: float = 0.1,
+    holdout: float = 0.0,
+    axis: int | None = None,
+) -> Split:
+    """Divide the frames at these positions.
+
+    kind: "spatial" (blocks with a guard gap of `patch_size` scan pixels), "random" or "none".
+    """
+    if kind == "spatial":
+        return spatial_split(positions_px, patch_size, validation=validation, holdout=holdout, axis=axis)
+    if holdout:
+        raise InputError("only the spatial split can hold frames out", field="split", found=kind, expected="spatial")
+    if kind == "random":
+        return random_split(len(positions_px), seed, validation=validation)
+    if kind == "none":
+        return no_split(len(positions_px))
+    raise InputError("unknown split", field="split", found=kind, expected="spatial, random or none")
+
+
 def shares_pixels(positions_px: NDArray[np.float64], others_px: NDArray[np.float64], size: float) -> NDArray[np.bool_]:
     """(N,) True where the size x size patch at a position shares an object pixel with one at any of the others."""
     if len(others_px) == 0:

@@ -1,0 +1,166 @@
+"""From labelled scans to what a training needs: splits, Preparation, loss weight and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.detector import Preparation
+from ptychow.errors import InputError
+from ptychow.scan import Scan
+from ptychow.stitch import probe_weight
+from ptychow.training.data import LABEL_AGAIN, LabelledFrames, PairSet, wrapped_fraction
+from ptychow.training.recipes import Recipe
+from ptychow.training.split import Indices, Split, split_scan
+from ptychow.training.virtual import VirtualPoints
+
+# Label patches surveyed at a time.
+_SAMPLE = 256
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The scans of a training, their splits (one a scan) and what belongs to all of them.
+
+    preparation: without the other scans' own scales. probe: (modes, n, n) of the first scan, prepared, or None.
+    parts: the pairs of each scan. weight: (n, n) of mean 1, of the loss. warnings: in words.
+    """
+
+    scans: tuple[Scan, ...]
+    splits: tuple[Split, ...]
+    preparation: Preparation
+    probe: NDArray[np.complex64] | None
+    weight: NDArray[np.float32]
+    parts: tuple[LabelledFrames, ...]
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def train(self) -> PairSet:
+        """The training pairs."""
+        return PairSet(self._chosen([split.train for split in self.splits]))
+
+    @cached_property
+    def validation(self) -> PairSet:
+        """The validation pairs."""
+        return PairSet(self._chosen([split.validation for split in self.splits]))
+
+    def virtual_points(self) -> list[VirtualPoints]:
+        """Virtual points of every scan that trains."""
+        return [
+            VirtualPoints(part, split.train)
+            for part, split in zip(self.parts, self.splits, strict=True)
+            if len(split.train)
+        ]
+
+    def _chosen(self, indices: Sequence[Indices]) -> list[tuple[LabelledFrames, Indices]]:
+        return list(zip(self.parts, indices, strict=True))
+
+
+def assemble(
+    scans: Sequence[Scan],
+    recipe: Recipe,
+    *,
+    preparation: Preparation | None = None,
+    size: int | None = None,
+    splits: Sequence[Split] | None = None,
+    split: str = "spatial",
+    validation: float = 0.1,
+    holdout: float = 0.0,
+    seed: int = 0,
+) -> TrainingSet:
+    """Check the scans against each other and the recipe, split them, and fit what is fitted to data.
+
+    The arguments are those of `ptychow.training.train`. Raises InputError for what does not fit.
+    """
+    first = scans[0]
+    _require_same_instrument(scans)
+    if preparation is None:
+        preparation = Preparation.fit(
+            first, size=size, transform=recipe.transform, threshold=recipe.threshold, scale=recipe.scale
+        )
+    patch_size = preparation.output_size(first.frame_shape)[0]
+    reach = patch_size * preparation.pixel_ratio(first.frame_shape)
+    if splits is None:
+        splits = [
+            split_scan(scan.positions_px, reach, split, seed=seed, validation=validation, holdout=holdout)
+            for scan in scans
+        ]
+    if recipe.standardise:
+        # The training frames' own statistics: what is held out stays unseen.
+        preparation = preparation.with_scale_of(first).with_statistics_of(first.select(splits[0].train))
+    probe = None if first.probe is None else preparation.probe(first.probe)
+    weight = _loss_weight(first, recipe, probe, patch_size)
+
+    def parts(amplitude_scale: float) -> tuple[LabelledFrames, ...]:
+        return tuple(
+            LabelledFrames(
+                scan, preparation.with_scale_of(scan), weight, recipe.loss == "complex", amplitude_scale=amplitude_scale
+            )
+            for scan in scans
+        )
+
+    warnings, largest = _survey_labels(parts(1.0), splits, weight)
+    amplitude_scale = largest if recipe.amplitude_max == 1 else 1.0
+    return TrainingSet(tuple(scans), tuple(splits), preparation, probe, weight, parts(amplitude_scale), tuple(warnings))
+
+
+def _require_same_instrument(scans: Sequence[Scan]) -> None:
+    """Raise InputError unless all frames have one size and, where known, one object pixel."""
+    first = scans[0]
+    for scan in scans[1:]:
+        if scan.frame_shape != first.frame_shape:
+            raise InputError(
+                "another frame size than the first scan's",
+                file=scan.name,
+                found=scan.frame_shape,
+                expected=first.frame_shape,
+            )
+        here, there = scan.geometry.pixel_size, first.geometry.pixel_size
+        if here is not None and there is not None and abs(here / there - 1) > 0.02:
+            raise InputError(
+                "another pixel size than the first scan's",
+                file=scan.name,
+                found=f"{here * 1e9:.4g} nm",
+                expected=f"{there * 1e9:.4g} nm",
+            )
+
+
+def _loss_weight(scan: Scan, recipe: Recipe, probe: NDArray[np.complex64] | None, size: int) -> NDArray[np.float32]:
+    """(n, n) of mean 1: the probe's intensity for the complex loss, uniform otherwise."""
+    if recipe.loss == "uniform":
+        return np.ones((size, size), np.float32)
+    if probe is None:
+        raise InputError(
+            f"the {recipe.name} recipe weights pixels by the probe, and there is none",
+            file=scan.name,
+            field="probe",
+            remedy="Make labels and probe with: ptychow label, or use --recipe paper",
+        )
+    weight = probe_weight(probe)
+    return weight / weight.mean()
+
+
+def _survey_labels(
+    parts: Sequence[LabelledFrames], splits: Sequence[Split], weight: NDArray[np.float32]
+) -> tuple[list[str], float]:
+    """Warnings about the training labels, and their largest amplitude."""
+    largest, wrapped, total = 0.0, 0.0, 0
+    for part, split in zip(parts, splits, strict=True):
+        for start in range(0, len(split.train), _SAMPLE):
+            labels = part.labels(split.train[start : start + _SAMPLE])
+            largest = max(largest, float(np.abs(labels).max()))
+            wrapped += wrapped_fraction(labels, weight) * len(labels)
+            total += len(labels)
+    if total and not largest > 0:
+        raise InputError("zero wherever the scan goes", file=parts[0].scan.name, field="object", remedy=LABEL_AGAIN)
+    warnings = []
+    if total and wrapped / total > 1e-3:
+        warnings.append(
+            f"{100 * wrapped / total:.2g} % of the lit label pixels have phases beyond 0.9 pi, where a phase head "
+            "cannot follow the jump to -pi; a network with heads=complex has no such limit"
+        )
+    return warnings, largest
