@@ -8,6 +8,7 @@ import pytest
 from conftest import small_scan
 from ptychow import reconstruction
 from ptychow.errors import InputError, MismatchError
+from ptychow.detector_fit import BATCH_PIXELS, SAMPLE_FRAMES
 from ptychow.formats.cxi import read_object
 from ptychow.metrics import align
 from ptychow.model import CHECKED_FRAMES, Model
@@ -50,14 +51,14 @@ def test_the_image_does_not_depend_on_the_batch_size(kind, batch_size, scan, req
 
 
 def test_a_scan_larger_than_memory_is_streamed(trained):
-    # 1200 frames, of which never more than a batch (or what the checks look at) are asked for at a time.
+    # 1200 frames, of which never more than a batch (or so many pixels) are asked for at a time.
     scan = small_scan(lines=30, points=4)
     frames = Watched(np.tile(scan.frames, (10, 1, 1)))
     many = replace(scan, frames=frames, positions=np.tile(scan.positions, (10, 1)), raster=None)
     reconstruct(many, trained.model, device="cpu", batch_size=CHECKED_FRAMES)
-    assert max(frames.chunks) <= CHECKED_FRAMES
-    # Once each, but for the few that the checks and the fingerprint look at.
-    assert sum(frames.chunks) < 1200 + 5 * CHECKED_FRAMES
+    assert max(frames.chunks) * frames.shape[1] * frames.shape[2] <= BATCH_PIXELS
+    # Once each, but for those in which bad pixels are looked for, and the few that checks and fingerprint look at.
+    assert sum(frames.chunks) < 1200 + SAMPLE_FRAMES + 5 * CHECKED_FRAMES
 
 
 def test_patches_spooled_to_a_file_give_the_same_image(trained, scan, monkeypatch, tmp_path):
@@ -147,7 +148,7 @@ def test_a_scan_of_zeros_gives_no_picture_even_by_force(trained, paper_trained, 
 def test_bad_counts_name_scan_and_frame(trained, scan):
     frames = scan.frames.astype(np.float32)
     frames[70, 3, 3] = np.nan
-    with pytest.raises(InputError, match=r"small-0.cxi: frames: not finite"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: NaN or infinite counts"):
         reconstruct(replace(scan, frames=frames), trained.model, device="cpu")
 
 

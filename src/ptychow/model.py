@@ -137,8 +137,14 @@ class Model:
         return cls(card, network, probe, mean_pattern)
 
     def prepare_for(self, scan: Scan, scale: Literal["scan", "model"] = "scan") -> Preparation:
-        """The Model's Preparation for this scan: its count scale measured on the scan, or the Model's own."""
-        return self.card.preparation if scale == "model" else self.card.preparation.with_scale_of(scan)
+        """The Model's Preparation for this scan: with the scan's own bad pixels, saturation and markers.
+
+        scale: the count scale is measured on the scan, or is the Model's own.
+        """
+        preparation = self.card.preparation
+        if scan.frame_shape == self.card.frame_shape:
+            preparation = preparation.with_detector_of(scan)
+        return preparation if scale == "model" else preparation.with_scale_of(scan)
 
     def check(self, scan: Scan, force: bool = False) -> list[str]:
         """What differs between this scan and the data the Model was made for, in words.
@@ -191,7 +197,9 @@ class Model:
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
         with about(scan.name):
-            mean = self.prepare_for(scan).unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
+            mean = (
+                self.card.preparation.with_scale_of(scan).unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
+            )
         match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
         best = max(match, key=lambda o: match[o])
         if match[Orientation.IDENTITY] > 0.9:

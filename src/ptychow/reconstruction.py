@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychow.detector import Preparation
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.errors import InputError, about
 from ptychow.formats.cxi import write_reconstruction
@@ -102,72 +103,101 @@ def reconstruct(
     """
     warnings = model.check(scan, force)
     preparation = model.prepare_for(scan, scale)
-    nothing = preparation.apply(np.zeros((1, *scan.frame_shape), np.uint16))
-    lit = np.zeros(len(scan), bool)
-    positions = scan.positions_px / preparation.pixel_ratio(scan.frame_shape)
     weight = patch_weight(model, stitching)
     engine = TorchEngine(model, device, precision)
+    positions = scan.positions_px / preparation.pixel_ratio(scan.frame_shape)
     canvas = Canvas(positions, weight)
     solve = model.card.gauge == "constant-free"
-    started, inference_seconds = time.perf_counter(), 0.0
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
         patches = _spool((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
-        for indices, frames in scan.batches(batch_size):
-            began = time.perf_counter()
-            with about(scan.name):
-                inputs = preparation.apply(frames)
-            batch = central_crop(engine.predict(inputs), len(weight))
-            inference_seconds += time.perf_counter() - began
-            lit[indices] = (inputs != nothing).any(axis=(1, 2, 3))
-            batch[~lit[indices]] = 0
+        passed = _Pass(scan, preparation, engine, len(weight))
+        for indices, batch in passed.batches(batch_size):
             if not solve:
-                canvas.add(batch[lit[indices]], positions[indices][lit[indices]])
+                canvas.add(batch, positions[indices])
             if patches is not None:
                 patches[indices] = batch
             if advance is not None:
-                advance(len(indices))
+                advance(passed.newest)
+        lit = np.flatnonzero(passed.lit)
+        if not lit.size:
+            raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
         if solve and patches is not None:
             room = partial(_spool, path=Path(folder, "weighted"))
             constants = solve_constants(patches, positions, weight, allocate=room)
-            for start in range(0, len(scan), batch_size):
-                chosen = slice(start, start + batch_size)
+            for start in range(0, len(lit), batch_size):
+                chosen = lit[start : start + batch_size]
                 patches[chosen] *= constants[chosen, None, None]
-                canvas.add(patches[chosen][lit[chosen]], positions[chosen][lit[chosen]])
+                canvas.add(patches[chosen], positions[chosen])
         kept = np.array(patches) if keep_patches else None
         del patches
-    if not lit.any():
-        raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
-    if not lit.all():
-        warnings.append(f"{(~lit).sum()} frames without counts were left out (the first: {lit.argmin()})")
     seconds = time.perf_counter() - started
-    source = f"network {model.card.network}, {len(scan)} frames of {scan.name}, stitched by {stitching}"
-    summary = {
-        "scan": scan.name,
-        "fingerprint": scan.fingerprint(),
-        "network": model.card.network,
-        "frames": len(scan),
-        "seconds": seconds,
-        "frames_per_second": len(scan) / seconds,
-        "network_frames_per_second": len(scan) / inference_seconds,
-        "device": str(engine.device),
-        "precision": precision,
-        "stitching": stitching,
-        "constants": "solved from overlaps" if solve else "absolute phases, none",
-        "count_scale": preparation.scale_value,
-        "warnings": warnings,
-        "versions": model.card.versions,
-    }
-    geometry = preparation.output_geometry(scan.geometry, scan.frame_shape)
+    warnings += passed.warnings()
     return Reconstruction(
-        canvas.object_image(source),
+        canvas.object_image(
+            f"network {model.card.network}, {len(scan)} frames of {scan.name}, stitched by {stitching}"
+        ),
         canvas.coverage(),
         canvas.variance(),
-        geometry,
+        preparation.output_geometry(scan.geometry, scan.frame_shape),
         model.probe,
         tuple(warnings),
-        summary,
+        {
+            "scan": scan.name,
+            "fingerprint": scan.fingerprint(),
+            "network": model.card.network,
+            "frames": len(scan),
+            "frames_without_counts": len(scan) - len(lit),
+            "saturated_pixels": passed.saturated,
+            "seconds": seconds,
+            "frames_per_second": len(scan) / seconds,
+            "network_frames_per_second": len(scan) / passed.seconds,
+            "device": str(engine.device),
+            "precision": precision,
+            "stitching": stitching,
+            "constants": "solved from overlaps" if solve else "absolute phases, none",
+            "count_scale": preparation.scale_value,
+            "warnings": warnings,
+            "versions": model.card.versions,
+        },
         kept,
     )
+
+
+class _Pass:
+    """One pass of a scan's frames through preparation and network, and what was met on the way."""
+
+    def __init__(self, scan: Scan, preparation: Preparation, engine: TorchEngine, size: int) -> None:
+        self.scan, self.preparation, self.engine, self.size = scan, preparation, engine, size
+        self.lit = np.zeros(len(scan), bool)
+        self.saturated = 0
+        self.seconds = 0.0
+        self.newest = 0
+
+    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64]]]:
+        """Indices and complex patches (b, m, m) of the frames that hold counts, a batch at a time."""
+        nothing = self.preparation.apply(np.zeros((1, *self.scan.frame_shape), np.uint16))
+        for indices, frames in self.scan.batches(batch_size):
+            began = time.perf_counter()
+            with about(self.scan.name):
+                inputs = self.preparation.apply(frames)
+                self.saturated += int(self.preparation.count_saturated(frames).sum())
+            lit = (inputs != nothing).any(axis=(1, 2, 3))
+            patches = self.engine.predict(inputs[lit]) if lit.any() else np.zeros((0, *inputs.shape[2:]), np.complex64)
+            self.seconds += time.perf_counter() - began
+            self.lit[indices] = lit
+            self.newest = len(indices)
+            yield indices[lit], central_crop(patches, self.size)
+
+    def warnings(self) -> list[str]:
+        """What the user should know of the frames, in words."""
+        found = []
+        if not self.lit.all():
+            dark = f"{(~self.lit).sum()} frames without counts were left out (the first: {self.lit.argmin()})"
+            found.append(dark)
+        if self.saturated:
+            found.append(f"{self.saturated} saturated pixels, cut at {self.preparation.saturation:g} counts")
+        return found
 
 
 def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
@@ -184,7 +214,7 @@ def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
 
 
 def _spool(shape: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
-    """Room for all patches, in memory or in a new file."""
+    """Room for all patches, zero, in memory or in a new file."""
     if np.prod(shape, dtype=float) * 8 <= SPOOL_LIMIT:
-        return np.empty(shape, np.complex64)
+        return np.zeros(shape, np.complex64)
     return np.memmap(path, np.complex64, "w+", shape=shape)

@@ -27,7 +27,11 @@ def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path,
     code, shown, _ = ptychow(*given, "--json", "--region", "all")
     summary = json.loads(shown)
     assert code == 0 and summary["frames"] == 80 and "all frames" in summary["region"]
-    assert summary["wrote"] == {"metrics": str(target), "picture": str(target.with_suffix(".png"))}
+    assert summary["wrote"] == {
+        "metrics": str(target),
+        "picture": str(target.with_suffix(".png")),
+        "Fourier ring correlation": str(target.with_name(f"{target.stem}_frc.png")),
+    }
     assert ptychow(*given, "--quiet") == (0, "", "")
 
 

@@ -72,8 +72,9 @@ def evaluate(
     import numpy as np
 
     from ptychow.evaluation import evaluate as run
-    from ptychow.figures import reconstruction_figure
+    from ptychow.figures import frc_figure, reconstruction_figure
     from ptychow.files import write_json
+    from ptychow.metrics import frc
     from ptychow.model import Model
 
     report = Report(as_json, quiet)
@@ -97,7 +98,7 @@ def evaluate(
     summary = {"model": str(model), "scan": scan.name, **result.summary()}
     write_json(target, summary)
     report.wrote("metrics", target)
-    if result.aligned is not None:
+    if result.aligned is not None and result.truth is not None:
         picture = target.with_suffix(".png")
         reconstruction_figure(
             picture,
@@ -109,6 +110,10 @@ def evaluate(
             title=f"{loaded.card.network} on {scan.name}",
         )
         report.wrote("picture", picture)
+        curve = frc(result.aligned, result.truth, result.lit)
+        curve_picture = target.with_name(f"{target.stem}_frc.png")
+        frc_figure(curve_picture, {loaded.card.network: curve}, pixel_size=result.reconstruction.geometry.pixel_size)
+        report.wrote("Fourier ring correlation", curve_picture)
     report.finish(summary)
 
 

@@ -98,7 +98,11 @@ def assemble(
     def parts(amplitude_scale: float) -> tuple[LabelledFrames, ...]:
         return tuple(
             LabelledFrames(
-                scan, preparation.with_scale_of(scan), weight, recipe.loss == "complex", amplitude_scale=amplitude_scale
+                scan,
+                (preparation if scan is first else preparation.with_detector_of(scan)).with_scale_of(scan),
+                weight,
+                recipe.loss == "complex",
+                amplitude_scale=amplitude_scale,
             )
             for scan in scans
         )

@@ -105,6 +105,7 @@ def train(
 
 def _identity(name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet, seed: int) -> dict[str, Any]:
     """What must not change between an interrupted training and its continuation."""
+    parts = list(zip(data.parts, data.splits, strict=True))
     frames = b"".join(part.tobytes() for split in data.splits for part in (split.train, split.validation))
     return {
         "ptychow": __version__,
@@ -113,6 +114,7 @@ def _identity(name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet,
         "recipe": recipe.model_dump(),
         "seed": seed,
         "data": [scan.fingerprint() for scan in data.scans],
+        "labels": [hashlib.sha256(part.labels(split.train[:1]).tobytes()).hexdigest()[:16] for part, split in parts],
         "frames": [len(data.train), len(data.validation)],
         "split": hashlib.sha256(frames).hexdigest()[:16],
     }
