@@ -7,8 +7,8 @@ import pytest
 
 from conftest import small_scan
 from ptychow import reconstruction
-from ptychow.errors import InputError, MismatchError
 from ptychow.detector_fit import BATCH_PIXELS, SAMPLE_FRAMES
+from ptychow.errors import InputError, MismatchError
 from ptychow.formats.cxi import read_object
 from ptychow.metrics import align
 from ptychow.model import CHECKED_FRAMES, Model
@@ -148,7 +148,7 @@ def test_a_scan_of_zeros_gives_no_picture_even_by_force(trained, paper_trained, 
 def test_bad_counts_name_scan_and_frame(trained, scan):
     frames = scan.frames.astype(np.float32)
     frames[70, 3, 3] = np.nan
-    with pytest.raises(InputError, match=r"small-0.cxi: frames: NaN or infinite counts"):
+    with pytest.raises(InputError, match=r"small-0.cxi: frames: .*NaN or infinite counts"):
         reconstruct(replace(scan, frames=frames), trained.model, device="cpu")
 
 

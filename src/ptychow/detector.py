@@ -291,6 +291,14 @@ class Preparation(BaseModel):
             )
         return self.resample, self.resample
 
+    def output_mask(self, frame_shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        """(h, w) good pixels of the prepared frames: a bin with any bad pixel is bad. None where nothing is masked.
+
+        Resampled pixels mix good ones with filled ones: after resampling nothing is masked.
+        """
+        good = self._plan(frame_shape).good
+        return None if good is None or self.resample is not None else steps.bin_mask(good, self.bin)
+
     def pixel_ratio(self, frame_shape: tuple[int, ...]) -> float:
         """New object pixel / old object pixel for stored frames (H, W): a crop from N to n coarsens it by N/n.
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "fetch": "Bring a real measured scan to try.",
     "simulate": "Write a simulated scan with its truth.",
     "inspect": "What a scan file holds, and what looks wrong.",
+    "prepare": "Turn, centre, crop or bin the frames of a scan.",
     "label": "Reconstruct a scan iteratively: the labels for training.",
     "train": "Fit a network to labelled scans.",
     "reconstruct": "From a scan and a Model to a picture.",

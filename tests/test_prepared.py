@@ -1,0 +1,95 @@
+"""A prepared scan is the scan another detector would have measured: the forward model still holds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptychow.detector import Preparation
+from ptychow.errors import InputError
+from ptychow.formats import read_scan, write_scan
+from ptychow.orientation import Orientation
+from ptychow.patches import PatchExtractor
+from ptychow.prepared import prepare_scan
+
+
+def counts_of(scan, **options):
+    return prepare_scan(scan, Preparation.fit(scan, transform="raw", scale="none", **options))
+
+
+def forward_misfit(scan):
+    """Relative amplitude error of the scan's own probe and object against its frames."""
+    patches = PatchExtractor(scan.object, scan.frame_shape[0])(scan.positions_px)
+    waves = np.fft.fft2(scan.probe[None] * patches[:, None], norm="ortho")
+    expected = np.sqrt(np.fft.fftshift((np.abs(waves) ** 2).sum(axis=1), axes=(-2, -1)))
+    measured = np.sqrt(scan.frames[:].astype(float))
+    return np.linalg.norm(expected - measured) / np.linalg.norm(measured)
+
+
+@pytest.mark.parametrize("orientation", list(Orientation))
+def test_a_turned_detector_is_turned_back(scan, orientation):
+    stored = orientation.inverse.apply_about_zero_frequency(scan.frames[:])
+    found = counts_of(replace(scan, frames=np.ascontiguousarray(stored)), orientation=orientation)
+    np.testing.assert_array_equal(found.frames[:], scan.frames[:])
+
+
+def test_an_off_centre_detector_is_centred(scan):
+    size = scan.frame_shape[0]
+    wide = np.zeros((len(scan), size + 20, size + 20), np.uint16)
+    wide[:, 3 : 3 + size, 11 : 11 + size] = scan.frames[:]
+    moved = replace(scan, frames=wide, probe=None, object=None, mask=None)
+    found = counts_of(moved, centre=(3 + size // 2, 11 + size // 2), crop=size)
+    np.testing.assert_array_equal(found.frames[:], scan.frames[:])
+
+
+def test_a_cropped_scan_keeps_its_forward_model(scan):
+    found = counts_of(scan, crop=16, size_multiple=1)
+    assert found.frame_shape == (16, 16) and found.probe.shape[1:] == (16, 16)
+    assert forward_misfit(found) < forward_misfit(scan) + 0.15
+    if scan.geometry.pixel_size is not None:
+        assert found.geometry.pixel_size == pytest.approx(scan.geometry.pixel_size * scan.frame_shape[0] / 16)
+
+
+def test_frames_are_read_lazily_and_in_any_order(scan):
+    found = counts_of(scan)
+    np.testing.assert_array_equal(found.frames[np.array([5, 1])], found.frames[:][[5, 1]])
+    np.testing.assert_array_equal(found.frames[3], found.frames[:][3])
+    assert found.frames.dtype == np.uint32
+
+
+def test_only_counts_make_a_scan(scan):
+    with pytest.raises(InputError, match="gives no counts"):
+        prepare_scan(scan, Preparation.fit(scan))
+
+
+def test_the_command_writes_a_scan(scan_file, ptychow, tmp_path):
+    target = tmp_path / "turned.cxi"
+    code, printed, _ = ptychow("prepare", scan_file, "--orientation", "flip-rows", "-o", target)
+    assert code == 0 and "wrote scan" in printed
+    before, after = read_scan(scan_file), read_scan(target)
+    expected = Orientation.FLIP_ROWS.apply_about_zero_frequency(before.frames[:])
+    good = np.ones(before.frame_shape, bool) if after.mask is None else after.mask
+    np.testing.assert_array_equal(after.frames[:][:, good], expected[:, good])
+    np.testing.assert_allclose(after.positions, before.positions)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--orientation", "sideways"], "sideways"),
+        (["--centre", "middle"], "ROW,COLUMN"),
+        (["--crop", "15"], "15"),
+        (["--bin", "5"], "5"),
+    ],
+)
+def test_impossible_preparations_are_refused(scan_file, ptychow, options, words):
+    code, _, complaint = ptychow("prepare", scan_file, *options)
+    assert code == 2 and words in complaint and len(complaint.splitlines()) == 1
+
+
+def test_a_prepared_scan_survives_its_file(scan, tmp_path):
+    found = counts_of(scan)
+    write_scan(tmp_path / "p.cxi", found)
+    again = read_scan(tmp_path / "p.cxi")
+    np.testing.assert_array_equal(again.frames[:], found.frames[:])
+    assert "preparation" in again.metadata
