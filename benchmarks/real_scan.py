@@ -5,18 +5,14 @@
 
 Each scan is labelled once (LSQML on all its frames) and split along its rows: the test rows lie a whole patch (128
 object pixels) beyond the training rows, so that no object pixel of a test patch was in a training patch. There is no
-validation set: length and schedule were fixed beforehand on simulated scans (see `STEPS`), and the last weights count.
-Every finished training leaves a JSON; nothing is trained twice.
+validation set: rate, batch and virtual points were fixed beforehand on simulated scans (`schedule.py`), and the last
+weights count. Every finished training leaves a JSON; nothing is trained twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shlex
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,6 +20,7 @@ from typing import Any
 import torch
 from scipy import stats
 
+from common import CONTENDERS, REFERENCE, Contender, machine
 from ptychow.datasets import fetch
 from ptychow.evaluation import Evaluation, evaluate
 from ptychow.figures import object_figure, reconstruction_figure
@@ -42,26 +39,6 @@ BATCH_SIZE = 8
 TARGET = 0.75
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A network as it takes part."""
-
-    name: str
-    network: str
-    settings: dict[str, Any]
-    title: str
-
-
-REFERENCE = "ptychonn-16-bn"
-CONTENDERS = {
-    contender.name: contender
-    for contender in (
-        Contender("w1", "w1", {}, "W1"),
-        Contender("w3", "w3", {}, "W3"),
-        Contender("ptychonn", "ptychonn", {}, "PtychoNN, as published (nconv 32)"),
-        Contender(REFERENCE, "ptychonn", {"nconv": 16, "batch_norm": True}, "PtychoNN, nconv 16, BatchNorm"),
-    )
-}
 # What the numbers above do not say; written by hand, from the trials named in it.
 NOTES = """## What was tried
 """
@@ -161,20 +138,6 @@ def picture(found: Evaluation, title: str, path: Path) -> None:
     reconstruction_figure(
         path, found.truth, found.aligned, region=found.lit, origin=found.reconstruction.image.origin, title=title
     )
-
-
-def machine() -> dict[str, Any]:
-    """Where a number was made."""
-    threads = torch.get_num_threads()
-    return {
-        "command": shlex.join(["python", "benchmarks/real_scan.py", *sys.argv[1:]]),
-        "machine": {"processor": platform.processor() or platform.machine(), "cpu": cpu_name(), "threads": threads},
-    }
-
-
-def cpu_name() -> str:
-    """The processor's name and what matters here of its instruction sets."""
-    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def write_report(folder: Path, output: Path) -> None:

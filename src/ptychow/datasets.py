@@ -111,6 +111,7 @@ def fetch(name: str, output: Path | None = None, say: Say = lambda text: None) -
     if output is not None:
         target = output / target.name if output.is_dir() else output
     elif target.is_file():
+        say("already in the cache")
         return target
     require_writable(target)
     local = _local(dataset)

@@ -29,7 +29,8 @@ class Evaluation:
 
     region: in words. indices: the frames. stitched, patches: name -> number for the Model; flat: the same for a flat
     patch (what knowing nothing scores). notebook: the paper's metric with its floor, on raster blocks, else None.
-    truth: (Y, X) complex on the reconstruction's grid, aligned: the reconstruction after alignment. lit: the pixels.
+    reference: what was compared with, "truth" (simulated) or "label". truth: it, (Y, X) complex on the reconstruction's
+    grid; aligned: the reconstruction after alignment. lit: the pixels that count.
     """
 
     region: str
@@ -41,6 +42,7 @@ class Evaluation:
     patches_flat: dict[str, float]
     notebook: dict[str, float] | None
     reconstruction: Reconstruction
+    reference: str
     truth: NDArray[np.complex64] | None
     aligned: NDArray[np.complex64] | None
     lit: NDArray[np.bool_] | None
@@ -55,6 +57,7 @@ class Evaluation:
         return {
             "region": self.region,
             "frames": len(self.indices),
+            "reference": self.reference,
             "removed_by_alignment": list(self.removed),
             "stitched": self.stitched,
             "stitched_flat": self.stitched_flat,
@@ -128,12 +131,13 @@ def evaluate(
     assert found.patches is not None  # asked for
     labels = central_crop(labels, found.patches.shape[1])
     light = None if model.probe is None else central_crop(intensity(model.probe), found.patches.shape[1])
-    simulated = scan.object is None or scan.object.source == "simulation"
+    simulated = scan.object is not None and scan.object.source == "simulation"
     removed = remove or (("constant",) if simulated else ("constant", "ramp", "shift"))
     return Evaluation(
         region=region or "chosen frames",
         indices=indices,
         removed=removed,
+        reference="truth" if simulated else "label",
         patches=metrics.patch_metrics(found.patches, labels, light),
         patches_flat=metrics.patch_metrics(np.ones_like(labels), labels, light),
         notebook=_notebook(scan, indices, found.patches, labels, model),

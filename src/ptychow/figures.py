@@ -116,17 +116,19 @@ def reconstruction_figure(
     region: NDArray[Any] | None = None,
     pixel_size: float | None = None,
     origin: tuple[float, float] = (0.0, 0.0),
+    reference: str = "Truth",
     title: str = "",
 ) -> None:
     """Amplitude and phase columns; rows truth, reconstruction, error (without truth: the reconstruction alone).
 
-    truth, reconstruction: (H, W) complex, aligned. region: (H, W), what was covered (non-zero); the rest stays blank.
+    truth, reconstruction: (H, W) complex, aligned. reference: what the truth is called (a label is none).
+    region: (H, W), what was covered (non-zero); the rest stays blank.
     """
     lit = np.isfinite(reconstruction) if region is None else (np.asarray(region) > 0) & np.isfinite(reconstruction)
     rows, columns = _bounding_box(lit)
     lit, found = lit[rows, columns], reconstruction[rows, columns]
     corner = (origin[0] + rows.start, origin[1] + columns.start)
-    named = {"Reconstruction": found} if truth is None else {"Truth": truth[rows, columns], "Reconstruction": found}
+    named = {"Reconstruction": found} if truth is None else {reference: truth[rows, columns], "Reconstruction": found}
     # Phases are drawn about the mean direction of what is compared with, so that wraps fall where nothing is.
     first = next(iter(named.values()))
     turn = np.exp(-1j * np.angle(np.where(lit, np.nan_to_num(first), 0).sum()))
@@ -148,8 +150,8 @@ def reconstruction_figure(
             label = f"{name}: {quantity}"
             show_image(axes[row, column], image, label=label, unit=unit, limits=limits, colours=colours, **common)
     if truth is not None:
-        difference = np.ma.array(np.angle(found * np.conj(named["Truth"])), mask=~lit)
-        errors = (amplitudes["Reconstruction"] - amplitudes["Truth"], difference)
+        difference = np.ma.array(np.angle(found * np.conj(named[reference])), mask=~lit)
+        errors = (amplitudes["Reconstruction"] - amplitudes[reference], difference)
         for column, (quantity, error, unit) in enumerate(zip(("amplitude", "phase"), errors, ("", "rad"), strict=True)):
             limits = robust_limits(error, symmetric=True)
             label = f"Error: {quantity} (rms {np.sqrt((error**2).mean()):.3g}{' ' + unit if unit else ''})"

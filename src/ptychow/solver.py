@@ -99,7 +99,7 @@ def label(
     seconds = time.perf_counter() - began
 
     factor = power_factor(probe, mean_pattern, good)
-    settings = f"{epochs} epochs, batch {batch_size}, {modes} probe mode(s), seed {seed}"
+    settings = f"{epochs} epochs, batch {batch_size}, {modes} probe modes, seed {seed}"
     how = f"LSQML (Pty-Chi {version('ptychi')}), {settings}"
     found = ObjectImage((image / factor).astype(np.complex64), origin, how)
     labelled = replace(scan, object=found, probe=(probe * factor).astype(np.complex64))

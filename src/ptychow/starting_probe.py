@@ -32,7 +32,7 @@ def starting_probe(
         notes.append(f"kept the {count} strongest of {len(probe)} probe modes")
         probe = probe[strongest]
     elif count > len(probe):
-        notes.append(f"added {count - len(probe)} weak probe mode(s), orthogonal to the first {len(probe)}")
+        notes.append(f"added {count - len(probe)} weak probe modes, orthogonal to the first {len(probe)}")
         probe = add_modes(probe, count)
     return (probe * power_factor(probe, mean_pattern, good)).astype(np.complex64), notes
 

@@ -107,6 +107,7 @@ def evaluate(
             region=result.lit,
             pixel_size=result.reconstruction.geometry.pixel_size,
             origin=result.reconstruction.image.origin,
+            reference=result.reference.capitalize(),
             title=f"{loaded.card.network} on {scan.name}",
         )
         report.wrote("picture", picture)

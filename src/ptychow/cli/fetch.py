@@ -36,5 +36,5 @@ def fetch(
             "say which scan", field="NAME", expected=" or ".join(DATASETS), remedy="Or: ptychow fetch --list"
         )
     path = fetch_scan(name, output, say=report.line)
-    report.wrote("scan", path)
+    report.line(f"scan: {path}")
     report.finish({"name": name, "path": path})

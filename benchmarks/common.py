@@ -1,0 +1,48 @@
+"""What the benchmarks share: who takes part, and where a number was made."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network as it takes part."""
+
+    name: str
+    network: str
+    settings: dict[str, Any]
+    title: str
+
+
+REFERENCE = "ptychonn-16-bn"
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender("w1", "w1", {}, "W1"),
+        Contender("w3", "w3", {}, "W3"),
+        Contender("ptychonn", "ptychonn", {}, "PtychoNN, as published (nconv 32)"),
+        Contender(REFERENCE, "ptychonn", {"nconv": 16, "batch_norm": True}, "PtychoNN, nconv 16, BatchNorm"),
+    )
+}
+
+
+def machine() -> dict[str, Any]:
+    """Where a number was made."""
+    threads = torch.get_num_threads()
+    return {
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "machine": {"cpu": cpu_name(), "threads": threads},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name and what matters here of its instruction sets."""
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
