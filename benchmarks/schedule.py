@@ -54,7 +54,6 @@ TRIALS = (
     *(Trial(network, 240, rate) for rate in (2e-3, 7e-4, 3e-4) for network in LEARNERS),
     *(Trial(network, 240, standardise=False) for network in LEARNERS),
     *(Trial(network, 1000, virtual=part) for part in (0.0, 0.5) for network in LEARNERS),
-    *(Trial(network, 3000, virtual=0.5) for network in (REFERENCE, "w1")),
 )
 
 

@@ -11,6 +11,7 @@ from ptychow.formats import read_scan, write_scan
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.prepared import prepare_scan
+from ptychow.scan import Geometry
 
 
 def counts_of(scan, **options):
@@ -55,6 +56,23 @@ def test_frames_are_read_lazily_and_in_any_order(scan):
     np.testing.assert_array_equal(found.frames[np.array([5, 1])], found.frames[:][[5, 1]])
     np.testing.assert_array_equal(found.frames[3], found.frames[:][3])
     assert found.frames.dtype == np.uint32
+
+
+def test_a_wide_detector_is_cropped_where_lengths_are_known(scan):
+    size = scan.frame_shape[0]
+    wide = np.zeros((len(scan), size + 2, size + 6), np.uint16)
+    wide[:, 1:-1, 3:-3] = scan.frames[:]
+    lengths = Geometry(wavelength=1e-10, distance=1.0, detector_pixel=1e-4)
+    metres = replace(
+        scan, frames=wide, probe=None, object=None, mask=None, geometry=lengths, positions=scan.positions * 1e-8
+    )
+    metres = replace(metres, position_unit="m")
+    middle = (1 + size // 2, 3 + size // 2)
+    found = counts_of(metres, centre=middle, crop=size)
+    np.testing.assert_array_equal(found.frames[:], scan.frames[:])
+    assert found.geometry.pixel_size == pytest.approx(1e-10 / (size * 1e-4))
+    with pytest.raises(InputError, match="not square either"):
+        counts_of(replace(metres, position_unit="px"), centre=middle, crop=size)
 
 
 def test_only_counts_make_a_scan(scan):

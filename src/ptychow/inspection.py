@@ -245,7 +245,7 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
     height, width = scan.frame_shape
     if height != width or height % SIZE_MULTIPLE:
         sizes = ", ".join(str(size) for size in network_sizes(scan.frame_shape))
-        remedy = f"crop or bin to {sizes}" if sizes else "they are too small for any network"
+        remedy = f"crop or bin to {sizes} (ptychow prepare)" if sizes else "they are too small for any network"
         yield f"no network takes frames of {height} x {width} (square, a multiple of {SIZE_MULTIPLE}): {remedy}"
 
 

@@ -45,14 +45,25 @@ def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:
 
     preparation: raw counts, unscaled (`transform="raw"`, `scale="none"`). A crop coarsens the object's pixel, on which
     object and positions in pixels are then given. Raises InputError for another Preparation, for a bin in which the
-    probe does not fit, and for label patches, which cannot be resampled here.
+    probe does not fit, for frames that are not square where positions or object count their pixels, and for label
+    patches, which cannot be resampled here.
     """
     if preparation.transform != "raw" or preparation.scale != "none" or preparation.mean_input is not None:
         raise InputError("gives no counts", field="preparation", expected="transform raw, scale none, not standardised")
-    ratio = preparation.pixel_ratio(scan.frame_shape)
+    in_pixels = scan.position_unit == "px"
+    on_pixels = in_pixels or scan.object is not None or scan.label_patches is not None
+    if on_pixels and scan.frame_shape[0] != scan.frame_shape[1]:
+        raise InputError(
+            "object pixels of frames that are not square are not square either",
+            file=scan.name,
+            field="positions, object",
+            found=f"given in such pixels, frames of {scan.frame_shape[0]} x {scan.frame_shape[1]}",
+            expected="positions in metres, and no object yet",
+            remedy="Give positions in metres, with wavelength, distance and detector pixel",
+        )
+    ratio = preparation.pixel_ratio(scan.frame_shape) if on_pixels else 1.0
     if scan.label_patches is not None and ratio != 1:
         raise InputError("would no longer fit the frames", file=scan.name, field="label_patches")
-    in_pixels = scan.position_unit == "px"
     nominal = scan.nominal_positions
     return replace(
         scan,

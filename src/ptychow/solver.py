@@ -152,7 +152,7 @@ def _choose_modes(scan: Scan, wanted: int | None) -> int:
             file=scan.name,
             field="frames",
             found=f"{height} x {width}",
-            remedy="Crop or pad them: otherwise the object pixel differs between rows and columns",
+            remedy="Crop them (ptychow prepare --crop): otherwise the object pixel differs between rows and columns",
         )
     if scan.probe is not None and scan.probe.shape[1:] != scan.frame_shape:
         found, expected = scan.probe.shape[1:], scan.frame_shape

@@ -75,7 +75,6 @@ def prepare(
             "frames": len(scan),
             "frame_shape": prepared.frame_shape,
             "pixel_size": pixel,
-            "pixel_ratio": preparation.pixel_ratio(scan.frame_shape),
             "notes": preparation.notes,
         }
     )
