@@ -12,9 +12,8 @@ et al. 2018).
 Initial weights: encoder as in ConvNeXt (truncated normal of deviation 0.02, biases zero), so that every
 residual block starts near the identity; but the stem as wide as its input with biases as wide as its output:
 the norm behind it keeps only the ratio of its channels, and without biases that ratio would not know how
-strong the pattern is. (On a simulated scan of 240 training frames, 240 steps, this took W1's unexplained
-phase variance from 0.23 to 0.18.) Biases before the channel attention's ReLU 0.1, because its two to sixteen
-units would else start dead half of the time; decoder convolutions as He et al. 2015 for ReLU.
+strong the pattern is, which delays learning. Biases before the channel attention's ReLU 0.1, because its two
+to sixteen units would else start dead half of the time; decoder convolutions as He et al. 2015 for ReLU.
 """
 
 from __future__ import annotations

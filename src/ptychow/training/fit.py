@@ -95,23 +95,17 @@ def fit(
     loss_weight = torch.as_tensor(weight, device=place)
     zero = torch.zeros(()) if zero_input is None else torch.as_tensor(zero_input)
     loop = _Loop(wrapped, LOSSES[recipe.loss], loss_weight, zero.to(place), place, precision == "bf16")
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
     step = history.epochs * steps_per_epoch(len(train), recipe)
     try:
         for epoch in range(history.epochs, recipe.epochs):
             started, losses = perf_counter(), []
             network.train()
-            for number, (indices, factors) in enumerate(_batches(len(train), recipe, seed, epoch)):
+            for pairs, factors in _batches(train, virtual, recipe, seed, epoch, share):
                 rate = schedule(step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                mine = slice(accelerator.process_index, None, accelerator.num_processes)
-                pairs = train.batch(indices[mine])
-                if virtual:
-                    wanted = len(factors[mine]) - len(indices[mine])
-                    generator = np.random.default_rng([seed, epoch, number, accelerator.process_index])
-                    drawn = virtual[int(generator.integers(len(virtual)))].draw(wanted, generator)
-                    pairs = torch.cat([pairs[0], drawn[0]]), torch.cat([pairs[1], drawn[1]])
-                loss = loop.loss(pairs, factors[mine][: len(pairs[0])])
+                loss = loop.loss(pairs, factors)
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 if recipe.gradient_clip is not None:
@@ -179,15 +173,24 @@ class _Loop:
 
 
 def _batches(
-    count: int, recipe: Recipe, seed: int, epoch: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Shuffled whole batches: indices of measured frames, and the jitter factors of all `batch_size` inputs."""
+    train: PairSet, virtual: Sequence[VirtualPoints], recipe: Recipe, seed: int, epoch: int, share: slice
+) -> Iterator[tuple[tuple[Tensor, Tensor], NDArray[np.float32]]]:
+    """The pairs of each batch, measured ones in a new order and then virtual ones, and the jitter factor of each input.
+
+    share: the part of every batch that this process takes.
+    """
     generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(count)
+    order = generator.permutation(len(train))
     measured = recipe.measured_per_batch
-    for batch in range(steps_per_epoch(count, recipe)):
-        jitter = recipe.scale_jitter * generator.standard_normal(recipe.batch_size)
-        yield order[batch * measured : (batch + 1) * measured], np.exp(jitter).astype(np.float32)
+    for number in range(steps_per_epoch(len(train), recipe)):
+        factors = np.exp(recipe.scale_jitter * generator.standard_normal(recipe.batch_size)).astype(np.float32)[share]
+        inputs, labels = train.batch(order[number * measured : (number + 1) * measured][share])
+        if virtual:
+            own = np.random.default_rng([seed, epoch, number, share.start])
+            points = virtual[int(own.integers(len(virtual)))]
+            more_inputs, more_labels = points.draw(len(factors) - len(inputs), own)
+            inputs, labels = torch.cat([inputs, more_inputs]), torch.cat([labels, more_labels])
+        yield (inputs, labels), factors[: len(inputs)]
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
