@@ -197,8 +197,12 @@ def _download() -> bytes:
             folder,
             "--disable-pip-version-check",
             "--quiet",
+            "--require-hashes",
         ]
-        command = [sys.executable, "-m", "pip", "download", *options, requirement]
+        # pip runs a source distribution's own build code: only this one's.
+        pinned = Path(folder) / "requirements.txt"
+        pinned.write_text(f"{requirement} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(pinned)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         archive = Path(folder) / SDIST
         if done.returncode != 0 or not archive.is_file():

@@ -146,9 +146,13 @@ class Preparation(BaseModel):
         return self.replace(mean_input=mean.astype(np.float32), deviation=float(np.sqrt(variance)))
 
     def measure_scale(self, frames: NDArray[Any], name: str | None = None) -> float:
-        """Mean of the transformed counts of frames (n, H, W), unscaled. Raises InputError, naming `name`, where 0."""
+        """Mean of the transformed counts, unscaled, of those frames of (n, H, W) that hold any.
+
+        Raises InputError, naming `name`, where none does.
+        """
         plain = self.unstandardised().replace(scale="none", scale_value=1.0)
-        mean = float(plain.apply(frames).mean(dtype=np.float64))
+        means = plain.apply(frames).mean(axis=(1, 2, 3), dtype=np.float64)
+        mean = float(means[means > 0].mean()) if (means > 0).any() else 0.0
         if mean == 0:
             raise InputError(
                 "the frames hold no counts",
@@ -159,6 +163,12 @@ class Preparation(BaseModel):
                 remedy="Was the shutter open, and is this the data set of the frames?",
             )
         return mean
+
+    def mean_counts(self, frames: NDArray[Any]) -> float:
+        """Mean counts of a prepared frame, bad pixels filled, over those frames of (n, H, W) that hold any; or 0."""
+        counts = self.unstandardised().replace(transform="raw", scale="none", scale_value=1.0, threshold=0.0)
+        sums = counts.apply(frames).sum(axis=(1, 2, 3), dtype=np.float64)
+        return float(sums[sums > 0].mean()) if (sums > 0).any() else 0.0
 
     def apply(self, frames: NDArray[Any]) -> NDArray[np.float32]:
         """Network input (n, 1, h, w) float32 of stored frames (n, H, W), integer or floating-point counts.
@@ -220,6 +230,9 @@ class Preparation(BaseModel):
             marked &= good
         for index in np.flatnonzero(marked.any(axis=(1, 2))):
             valid = ~marked[index] if good is None else good & ~marked[index]
+            if not valid.any():
+                counts[index] = 0  # the detector dropped the whole frame
+                continue
             Filling.of(steps.bin_mask(valid, self.bin)).fill(counts[index])
 
     def count_saturated(self, frames: NDArray[Any]) -> NDArray[np.int64]:

@@ -233,7 +233,7 @@ def _check_size(preparation: Preparation, scan: Scan, size: int | None, multiple
     """Raise InputError unless the prepared frames have the size asked for and a network takes them."""
     found = preparation.output_size(scan.frame_shape)
     wanted = found if size is None else (size, size)
-    if found == wanted and not (found[0] % multiple or found[1] % multiple):
+    if found == wanted and found[0] == found[1] and found[0] % multiple == 0:
         return
     middle = (scan.frame_shape[0] // 2, scan.frame_shape[1] // 2)
     raise InputError(
@@ -241,7 +241,7 @@ def _check_size(preparation: Preparation, scan: Scan, size: int | None, multiple
         file=scan.name,
         field="frames",
         found=f"{found[0]} x {found[1]} pixels",
-        expected=f"multiples of {multiple}" if found == wanted else f"{size} x {size}",
+        expected=f"square, a multiple of {multiple}" if found == wanted else f"{size} x {size}",
         remedy="Choose a size" + _advice(scan.frame_shape, multiple, preparation.centre or middle),
     )
 

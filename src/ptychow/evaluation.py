@@ -107,7 +107,12 @@ def evaluate(
         raise InputError("has no labels to compare with", file=scan.name, remedy="Make them with: ptychow label")
     if indices is None:
         indices = unseen_frames(scan, model)
-        region = "frames that share no object pixel with training or validation"
+        known = any(record.fingerprint == scan.fingerprint() for record in model.card.data)
+        region = (
+            "frames that share no object pixel with training or validation"
+            if known
+            else "all frames: by its fingerprint the Model has not met this scan"
+        )
         if len(indices) == 0:
             raise InputError(
                 "every frame shares object pixels with the training",
@@ -131,7 +136,7 @@ def evaluate(
     assert found.patches is not None  # asked for
     labels = central_crop(labels, found.patches.shape[1])
     light = None if model.probe is None else central_crop(intensity(model.probe), found.patches.shape[1])
-    simulated = scan.object is not None and scan.object.source == "simulation"
+    simulated = scan.object is not None and scan.object.source.startswith("simulation")
     removed = remove or (("constant",) if simulated else ("constant", "ramp", "shift"))
     return Evaluation(
         region=region or "chosen frames",
@@ -177,10 +182,13 @@ def _notebook(
         return None
     lines, points = np.unravel_index(indices, scan.raster)
     shape = (int(np.ptp(lines)) + 1, int(np.ptp(points)) + 1)
-    step = _raster_step(scan) / model.card.preparation.pixel_ratio(scan.frame_shape)
-    whole = round(step)
-    in_order = len(indices) == shape[0] * shape[1] and bool((np.diff(indices) > 0).all())
-    if not in_order or min(shape) < 8 or abs(step - whole) > 0.01 or not 1 <= whole <= 12:
+    if len(indices) != shape[0] * shape[1] or min(shape) < 8:
+        return None
+    positions = scan.positions_px[indices] / model.card.preparation.pixel_ratio(scan.frame_shape)
+    whole = round(float(np.linalg.norm(positions[1] - positions[0])))
+    # The notebooks' map wants lines downward and points to the right, no snake and no column first.
+    grid = positions[0] + whole * np.indices(shape).reshape(2, -1).T
+    if not 1 <= whole <= 12 or np.abs(positions - grid).max() > 0.01:
         return None
     if model.card.gauge == "constant-free":
         # The patches agree with each other; one global constant brings them to the labels' absolute phases.
@@ -188,8 +196,3 @@ def _notebook(
         predicted = predicted * np.complex64(overlap / max(abs(overlap), 1e-12))
     block = (*shape, *predicted.shape[1:])
     return metrics.notebook_metric(predicted.reshape(block), labels.reshape(block), step=whole)
-
-
-def _raster_step(scan: Scan) -> float:
-    """Distance of neighbouring points along a line, in object pixels."""
-    return float(np.linalg.norm(scan.positions_px[1] - scan.positions_px[0])) if len(scan) > 1 else 0.0

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychow._version import __version__
 from ptychow.detector import Preparation
@@ -52,8 +52,8 @@ class ModelCard(BaseModel):
     frame_shape: (H, W) of the raw frames. geometry: of the prepared frames.
     gauge: "constant-free" patches are right up to one constant phase each; "absolute" ones are not corrected.
     amplitude_scale: predicted amplitudes are multiplied by it (labels were divided by it).
-    counts_per_frame: mean counts of the frames trained on. count_limits: factors of it between which the Model's phase
-    error stays below twice its own, from its own dose study; None where none was made.
+    counts_per_frame: mean counts of the prepared frames trained on. count_limits: factors of it between which the
+    Model's phase error stays below twice its own, from its own dose study; None where none was made.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +66,7 @@ class ModelCard(BaseModel):
     geometry: Geometry
     gauge: Literal["constant-free", "absolute"]
     amplitude_scale: float = 1.0
-    counts_per_frame: float
+    counts_per_frame: float = Field(gt=0, allow_inf_nan=False)
     count_limits: tuple[float, float] | None = None
     recipe: dict[str, Any]
     training: dict[str, Any]
@@ -166,9 +166,11 @@ class Model:
             refusals.append(
                 f"object pixel of {scan_pixel * 1e9:.4g} nm, but the Model was made for {model_pixel * 1e9:.4g} nm"
             )
-        self._check_counts(scan, refusals, warnings)
         if expected == found:
-            self._check_pattern(scan, warnings)
+            with about(scan.name):
+                preparation = self.prepare_for(scan)
+                self._check_counts(scan, preparation, refusals, warnings)
+                self._check_pattern(scan, preparation, warnings)
             self._check_probe(scan, warnings)
         if refusals and not force:
             raise MismatchError(
@@ -176,9 +178,9 @@ class Model:
             )
         return refusals + warnings
 
-    def _check_counts(self, scan: Scan, refusals: list[str], warnings: list[str]) -> None:
-        frames = scan.frames[: min(CHECKED_FRAMES, len(scan))]
-        ratio = float(frames.sum(axis=(1, 2), dtype=np.float64).mean()) / self.card.counts_per_frame
+    def _check_counts(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
+        counts = preparation.mean_counts(scan.frames[: min(CHECKED_FRAMES, len(scan))])
+        ratio = counts / self.card.counts_per_frame
         said = f"{ratio:.3g} times the counts per frame the Model was trained on"
         if self.card.count_limits is not None:
             low, high = self.card.count_limits
@@ -193,13 +195,10 @@ class Model:
         elif not 1 / 16 <= ratio <= 16:
             warnings.append(f"{said}; the Model's limits have not been measured")
 
-    def _check_pattern(self, scan: Scan, warnings: list[str]) -> None:
+    def _check_pattern(self, scan: Scan, preparation: Preparation, warnings: list[str]) -> None:
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
-        with about(scan.name):
-            mean = (
-                self.card.preparation.with_scale_of(scan).unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
-            )
+        mean = preparation.unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
         match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
         best = max(match, key=lambda o: match[o])
         if match[Orientation.IDENTITY] > 0.9:

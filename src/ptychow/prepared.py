@@ -45,8 +45,8 @@ def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:
 
     preparation: raw counts, unscaled (`transform="raw"`, `scale="none"`). A crop coarsens the object's pixel, on which
     object and positions in pixels are then given. Raises InputError for another Preparation, for a bin in which the
-    probe does not fit, for frames that are not square where positions or object count their pixels, and for label
-    patches, which cannot be resampled here.
+    probe does not fit, for frames that are not square where positions or object count their pixels, and where
+    `require_label_pixel` does.
     """
     if preparation.transform != "raw" or preparation.scale != "none" or preparation.mean_input is not None:
         raise InputError("gives no counts", field="preparation", expected="transform raw, scale none, not standardised")
@@ -62,8 +62,7 @@ def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:
             remedy="Give positions in metres, with wavelength, distance and detector pixel",
         )
     ratio = preparation.pixel_ratio(scan.frame_shape) if on_pixels else 1.0
-    if scan.label_patches is not None and ratio != 1:
-        raise InputError("would no longer fit the frames", file=scan.name, field="label_patches")
+    require_label_pixel(scan, preparation)
     nominal = scan.nominal_positions
     return replace(
         scan,
@@ -77,3 +76,31 @@ def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:
         object=None if scan.object is None else resample_object(scan.object, ratio),
         metadata={**scan.metadata, "preparation": preparation.model_dump_json(exclude={"mask"})},
     )
+
+
+def require_label_pixel(scan: Scan, preparation: Preparation) -> None:
+    """Raise InputError unless the scan's label patches, where it has any, have the size and pixel of prepared frames.
+
+    Their own object pixel, in metres, is the scan's unless its metadata names another under "label_pixel_size": the
+    256-pixel PtychoNN data come with patches of a coarser pixel, which a crop to 192 and a resampling to 64 reach.
+    """
+    if scan.label_patches is None:
+        return
+    size = preparation.output_size(scan.frame_shape)
+    found = tuple(scan.label_patches.shape[1:])
+    if found != size:
+        raise InputError(
+            "of another size than the frames", file=scan.name, field="label_patches", found=found, expected=size
+        )
+    pixel = preparation.output_geometry(scan.geometry, scan.frame_shape).pixel_size
+    known = scan.metadata.get("label_pixel_size")
+    own = float(known) if known else scan.geometry.pixel_size
+    if pixel is not None and own is not None and abs(pixel / own - 1) > 0.01:
+        raise InputError(
+            "of another object pixel than the frames",
+            file=scan.name,
+            field="label_patches",
+            found=f"{own * 1e9:.4g} nm",
+            expected=f"{pixel * 1e9:.4g} nm",
+            remedy="Crop the frames (ptychow prepare --crop, --resample) until the two agree",
+        )

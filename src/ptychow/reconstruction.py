@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -217,4 +218,8 @@ def _spool(shape: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
     """Room for all patches, zero, in memory or in a new file."""
     if np.prod(shape, dtype=float) * 8 <= SPOOL_LIMIT:
         return np.zeros(shape, np.complex64)
-    return np.memmap(path, np.complex64, "w+", shape=shape)
+    # Room is taken now: a memory map of a disk that fills up later would end the process without a word.
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 8)
+    return np.memmap(path, np.complex64, "r+" if path.stat().st_size else "w+", shape=shape)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychow.bad_pixels import find_bad_pixels
+from ptychow.detector import Preparation
+from ptychow.detector_fit import detector_of
 from ptychow.devices import choose_device
-from ptychow.errors import InputError, MissingExtraError, PtychoWError
+from ptychow.errors import InputError, MissingExtraError, PtychoWError, about
 from ptychow.scan import ObjectImage, Scan
 from ptychow.starting_probe import MOST_MODES, power_factor, starting_probe
 
@@ -102,7 +103,8 @@ def label(
     settings = f"{epochs} epochs, batch {batch_size}, {modes} probe modes, seed {seed}"
     how = f"LSQML (Pty-Chi {version('ptychi')}), {settings}"
     found = ObjectImage((image / factor).astype(np.complex64), origin, how)
-    labelled = replace(scan, object=found, probe=(probe * factor).astype(np.complex64))
+    # Label patches that came with the scan belong to another reconstruction.
+    labelled = replace(scan, object=found, probe=(probe * factor).astype(np.complex64), label_patches=None)
     return Labelled(labelled, tuple(errors), seconds, (*notes, *probe_notes))
 
 
@@ -185,40 +187,33 @@ def _require_memory(scan: Scan, shape: tuple[int, int], batch: int, modes: int) 
 def _load_frames(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]:
     """All frames as float32 (N, H, W) and the good pixels (H, W), zero frequency at [0, 0]; and notes.
 
-    Bad pixels, those of the scan's mask or, without one, those found in the data, are set to 0. So are pixels that
-    saturate in any frame: Pty-Chi takes one mask for all frames.
+    Bad pixels, those of the scan's mask and those found in the data, are set to 0, and so are pixels that saturate in
+    any frame: Pty-Chi takes one mask for all frames. Wrapped counts are unwrapped, and pixels marked as invalid in
+    single frames filled from their neighbours, as for the networks.
     """
+    with about(scan.name):
+        fields, found = detector_of(scan)
+        # Saturated pixels are left out here, not cut.
+        detector = Preparation(**{**fields, "saturation": None}, transform="raw", scale="none")
     frames = np.empty(scan.frames.shape, np.float32)
     saturated = np.zeros(scan.frame_shape, bool)
     for indices, batch in scan.batches(256):
         if scan.saturation is not None:
             saturated |= (batch >= scan.saturation).any(axis=0)
-        frames[indices] = batch
-    if scan.mask is not None:
-        good, origin = scan.mask, "masked"
-    else:
-        good, origin = find_bad_pixels(frames.mean(axis=0), frames.max(axis=0), frames=len(frames))[0], "bad"
-    left_out = {origin: ~good, "saturated": saturated & good}
+        with about(scan.name):
+            frames[indices] = detector.apply(batch)[:, 0]
+    good = np.ones(scan.frame_shape, bool) if detector.mask is None else detector.mask
+    notes = [*found]
+    if (saturated & good).any():
+        notes.append(f"{(saturated & good).sum()} saturated pixels left out")
     good = good & ~saturated
     if not good.any():
         raise InputError("no good pixel is left", file=scan.name, field="frames", remedy="Check the mask")
     frames[:, ~good] = 0
-    for problem, wrong in (("not finite", ~np.isfinite(frames)), ("negative", frames < 0)):
-        if wrong.any():
-            frame, row, column = np.unravel_index(int(wrong.argmax()), frames.shape)
-            raise InputError(
-                f"{int(wrong.sum())} {problem} value(s) in unmasked pixels",
-                file=scan.name,
-                field="frames",
-                found=f"the first in frame {frame}, pixel ({row}, {column})",
-                expected="counts of zero or more",
-                remedy="Mask these pixels, or repair the file",
-            )
     if not frames.any():
         raise InputError("all zero", file=scan.name, field="frames", expected="some counts")
     for indices, _ in scan.batches(256):
         frames[indices] = np.fft.ifftshift(frames[indices], axes=(1, 2))
-    notes = [f"{pixels.sum()} {kind} pixel(s) left out" for kind, pixels in left_out.items() if pixels.any()]
     return frames, np.fft.ifftshift(good), notes
 
 

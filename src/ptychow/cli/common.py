@@ -20,7 +20,7 @@ Output = Annotated[
     typer.Option("--output", "-o", help="File, or existing folder, to write to; by default beside the input."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps or xpu.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all random choices.", min=0)]
 Force = Annotated[bool, typer.Option("--force", help="Go on where Model and data do not match.")]

@@ -11,7 +11,7 @@ from ptychow.cli.common import Device, Json, Quiet, Report, Seed
 
 # Lines of the twin's raster: the network trains on the first and is tested on the last. Two lines whose distance is at
 # least 22 share no object pixel (64-pixel patches, 3-pixel steps).
-TRAINING_LINES, TEST_LINES, COLUMNS = slice(0, 46), slice(68, 90), slice(0, 70)
+TRAINING_LINES, TEST_LINES, COLUMNS = slice(0, 46), slice(67, 90), slice(0, 70)
 EPOCHS, BATCH_SIZE = 4, 16
 WORST_ACCEPTED = 0.25
 

@@ -29,6 +29,7 @@ KEYS = {
 }
 PUBLISHED = "20191008_39_diff"
 PUBLISHED_STEP = 30e-9
+PUBLISHED_LABEL_PIXEL = 10e-9
 PUBLISHED_PIXEL = {64: 10e-9, 256: 10e-9 * 192 / 256}
 
 
@@ -63,6 +64,8 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
                 expected=f"complex ({lines}, {points}, h, w) as in {path.name}",
             )
         metadata["labels"] = labels.name
+        if geometry.pixel_size is not None:
+            metadata["label_pixel_size"] = str(PUBLISHED_LABEL_PIXEL)
     grid = np.mgrid[:lines, :points].reshape(2, -1).T
     return Scan(
         frames=frames,

@@ -12,6 +12,7 @@ from torch import Tensor
 from ptychow.detector import Preparation
 from ptychow.errors import InputError, about
 from ptychow.patches import PatchExtractor, resample_object
+from ptychow.prepared import require_label_pixel
 from ptychow.scan import Scan
 from ptychow.training.split import Indices
 
@@ -39,18 +40,12 @@ class LabelledFrames:
             raise InputError(
                 "has no labels", file=self.scan.name, field="object", remedy="Make them with: ptychow label"
             )
-        size = len(self.weight)
-        if self.scan.label_patches is not None and tuple(self.scan.label_patches.shape[1:]) != (size, size):
-            raise InputError(
-                "label patches do not fit the network's output",
-                file=self.scan.name,
-                found=tuple(self.scan.label_patches.shape[1:]),
-                expected=(size, size),
-            )
-        object.__setattr__(self, "_extractor", self._make_extractor(size))
+        if self.scan.object is None:
+            require_label_pixel(self.scan, self.preparation)
+        object.__setattr__(self, "_extractor", self._make_extractor(len(self.weight)))
 
     def _make_extractor(self, size: int) -> PatchExtractor | None:
-        if self.scan.label_patches is not None or self.scan.object is None:
+        if self.scan.object is None:
             return None
         return PatchExtractor(resample_object(self.scan.object, self._pixel_ratio), size)
 

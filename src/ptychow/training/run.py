@@ -95,7 +95,7 @@ def train(
         precision=precision,
         checkpoint=checkpoint,
         resume=resume,
-        identity=_identity(network, net, recipe, data, seed),
+        identity=_identity(network, net, recipe, data, seed, precision),
         on_step=on_step,
         on_epoch=on_epoch,
     )
@@ -103,7 +103,9 @@ def train(
     return Trained(Model(card, net.cpu(), data.probe, mean_pattern), history, data.splits, data.warnings)
 
 
-def _identity(name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet, seed: int) -> dict[str, Any]:
+def _identity(
+    name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet, seed: int, precision: str
+) -> dict[str, Any]:
     """What must not change between an interrupted training and its continuation."""
     parts = list(zip(data.parts, data.splits, strict=True))
     frames = b"".join(part.tobytes() for split in data.splits for part in (split.train, split.validation))
@@ -114,7 +116,9 @@ def _identity(name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet,
         "recipe": recipe.model_dump(),
         "seed": seed,
         "data": [scan.fingerprint() for scan in data.scans],
-        "labels": [hashlib.sha256(part.labels(split.train[:1]).tobytes()).hexdigest()[:16] for part, split in parts],
+        "precision": precision,
+        "weight": hashlib.sha256(data.weight.tobytes()).hexdigest()[:16],
+        "labels": [hashlib.sha256(part.labels(split.train[:8]).tobytes()).hexdigest()[:16] for part, split in parts],
         "frames": [len(data.train), len(data.validation)],
         "split": hashlib.sha256(frames).hexdigest()[:16],
     }
@@ -156,11 +160,11 @@ def _card(
 
 
 def _training_statistics(scan: Scan, split: Split, preparation: Preparation) -> tuple[float, NDArray[np.float32]]:
-    """Mean counts of a training frame, and the mean network input before standardisation."""
+    """Mean counts of a prepared training frame, and the mean network input before standardisation."""
     chosen = split.train[np.unique(np.linspace(0, len(split.train) - 1, CHECKED_FRAMES).astype(int))]
     frames = scan.frames[chosen]
-    prepared = preparation.with_scale_of(scan).unstandardised().apply(frames)[:, 0]
-    return float(frames.sum(axis=(1, 2), dtype=np.float64).mean()), prepared.mean(axis=0)
+    prepared = preparation.with_scale_of(scan).unstandardised()
+    return prepared.mean_counts(frames), prepared.apply(frames)[:, 0].mean(axis=0)
 
 
 def _data_record(scan: Scan, split: Split) -> TrainingData:
