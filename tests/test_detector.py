@@ -66,6 +66,8 @@ def turn(image, orientation):
 
 def fill(image, valid):
     image, valid = image.copy(), valid.copy()
+    if not valid.any():
+        return np.zeros_like(image)
     while not valid.all():
         previous = valid.copy()
         for r, c in np.argwhere(~previous):
@@ -188,13 +190,26 @@ def test_saturated_pixels_are_counted():
     assert Preparation().count_saturated(frames).tolist() == [0, 0]
 
 
+def test_a_frame_that_the_detector_dropped_holds_no_counts():
+    frames = np.full((2, 16, 16), 65535, np.uint16)
+    frames[1] = 7
+    prepared = Preparation(markers=(65535,), transform="raw").apply(frames)
+    assert not prepared[0].any() and (prepared[1] == 7).all()
+
+
+def test_dark_frames_do_not_lower_the_scale():
+    frames = np.full((4, 16, 16), 9, np.uint16)
+    frames[1::2] = 0
+    assert Preparation(transform="sqrt").measure_scale(frames) == pytest.approx(3)
+    assert Preparation().mean_counts(frames) == pytest.approx(9 * 256)
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
         (np.zeros((16, 16)), "not frames"),
         (np.zeros((1, 16, 16), complex), "not frames"),
         (np.full((1, 16, 16), -5, np.int32), "negative counts; found 256 of them, such as -5"),
-        (np.full((1, 16, 16), 65535, np.uint16), "every pixel is bad"),
         (np.full((1, 16, 16), np.inf), "not finite"),
         (np.zeros((1, 20, 16), np.uint16), "another size than the mask"),
     ],

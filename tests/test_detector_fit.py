@@ -142,12 +142,16 @@ def test_a_crop_and_a_size_give_the_bin():
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((100, 100), {}, r"found 100 x 100 pixels, expected multiples of 16.*64 \(crop to 64\), 96 \(crop to 96\)"),
+        (
+            (100, 100),
+            {},
+            r"found 100 x 100 pixels, expected square, a multiple of 16.*64 \(crop to 64\), 96 \(crop to 96\)",
+        ),
         ((516, 516), {}, r"64 \(crop to 64, or crop to 512 and bin by 8\), 128 .* 256 .* 512 \(crop to 512\)"),
         ((10, 10), {}, "too small for any network"),
         ((64, 64), {"size": 128}, "cannot be brought to 128 x 128"),
         ((64, 64), {"size": 0}, "cannot be brought to 0 x 0"),
-        ((64, 64), {"size": 60}, "found 60 x 60 pixels, expected multiples of 16"),
+        ((64, 64), {"size": 60}, "found 60 x 60 pixels, expected square, a multiple of 16"),
         ((64, 64), {"size": 32, "crop": 48}, "cannot be brought to 32 x 32"),
         ((64, 64), {"size": 32, "resample": 16}, "found 16 x 16 pixels, expected 32 x 32"),
     ],

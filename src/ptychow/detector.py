@@ -230,10 +230,11 @@ class Preparation(BaseModel):
             marked &= good
         for index in np.flatnonzero(marked.any(axis=(1, 2))):
             valid = ~marked[index] if good is None else good & ~marked[index]
-            if not valid.any():
+            binned = steps.bin_mask(valid, self.bin)
+            if binned.any():
+                Filling.of(binned).fill(counts[index])
+            else:
                 counts[index] = 0  # the detector dropped the whole frame
-                continue
-            Filling.of(steps.bin_mask(valid, self.bin)).fill(counts[index])
 
     def count_saturated(self, frames: NDArray[Any]) -> NDArray[np.int64]:
         """(n,) how many good, unmarked pixels of each stored frame (n, H, W) are at or above saturation."""

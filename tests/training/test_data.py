@@ -51,7 +51,7 @@ def test_label_patches_serve_as_they_are(scan, preparation):
     one = replace(scan, object=None, label_patches=patches)
     labels = LabelledFrames(one, preparation, ONES, constant_free=False).labels(np.array([5, 2]))
     np.testing.assert_array_equal(labels, patches[[5, 2]])
-    with pytest.raises(InputError, match=r"small-0.cxi: label patches do not fit .* found \(16, 16\)"):
+    with pytest.raises(InputError, match=r"small-0.cxi: label_patches: of another size .* found \(16, 16\)"):
         LabelledFrames(replace(one, label_patches=patches[:, :16, :16]), preparation, ONES, constant_free=False)
 
 
