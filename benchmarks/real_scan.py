@@ -136,7 +136,13 @@ def run(scan: Scan, name: str, contender: Contender, seed: int, result: Path) ->
 
 def picture(found: Evaluation, title: str, path: Path) -> None:
     reconstruction_figure(
-        path, found.truth, found.aligned, region=found.lit, origin=found.reconstruction.image.origin, title=title
+        path,
+        found.truth,
+        found.aligned,
+        region=found.lit,
+        origin=found.reconstruction.image.origin,
+        reference=found.reference.capitalize(),
+        title=title,
     )
 
 

@@ -117,3 +117,12 @@ def test_options_that_make_no_sense_are_one_line_and_code_2(options, words, scan
     assert (code, shown) == (2, "") and complaint.count("\n") == 1
     assert any(word in complaint for word in words.split("|"))
     assert [item.name for item in scan_file.parent.iterdir()] == ["scan.cxi"]
+
+
+def test_the_held_out_part_is_measured_and_kept_in_the_model(ptychow, scan_file, tmp_path):
+    target = tmp_path / "measured.safetensors"
+    arguments = ("--epochs", 1, "--validation", 0, "--holdout", 0.1, "--device", "cpu", "--output", target)
+    code, printed, _ = ptychow("train", scan_file, *arguments)
+    metrics = Model.load(target).card.metrics
+    assert code == 0 and "held-out part of the first scan: unexplained phase variance" in printed
+    assert metrics["stitched"]["phase_unexplained_variance"] > 0 and metrics["frames"] > 0

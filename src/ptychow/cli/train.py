@@ -68,6 +68,7 @@ def train(
     from dataclasses import asdict
 
     from ptychow.errors import InputError
+    from ptychow.evaluation import evaluate
     from ptychow.figures import training_figure
     from ptychow.files import write_json
     from ptychow.training import recipe_named
@@ -108,9 +109,16 @@ def train(
         )
     for warning in trained.warnings:
         report.warn(warning)
+    report.line(_describe(trained))
+    if len(trained.splits[0].holdout) and trained.model.probe is not None:
+        found = evaluate(trained.model, scans[0], device=device)
+        trained.model.card = trained.model.card.model_copy(update={"metrics": found.summary()})
+        report.line(
+            f"held-out part of the first scan: unexplained phase variance {found.headline:.4f} "
+            f"(flat patch {found.stitched_flat['phase_unexplained_variance']:.4f})"
+        )
     trained.model.save(target)
     checkpoint.unlink(missing_ok=True)
-    report.line(_describe(trained))
     report.wrote("Model", target)
     history_path, picture = (
         target.with_name(f"{target.stem}_training.json"),
