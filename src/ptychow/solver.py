@@ -100,7 +100,8 @@ def label(
     seconds = time.perf_counter() - began
 
     factor = power_factor(probe, mean_pattern, good)
-    settings = f"{epochs} epochs, batch {batch_size}, {modes} probe modes, seed {seed}"
+    counted = "1 probe mode" if modes == 1 else f"{modes} probe modes"
+    settings = f"{epochs} epochs, batch {batch_size}, {counted}, seed {seed}"
     how = f"LSQML (Pty-Chi {version('ptychi')}), {settings}"
     found = ObjectImage((image / factor).astype(np.complex64), origin, how)
     # Label patches that came with the scan belong to another reconstruction.
