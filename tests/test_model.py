@@ -182,8 +182,17 @@ def test_another_orientation_is_named(orientation, trained, scan):
     model = Model(trained.model.card, trained.model.network, trained.model.probe, trained.model.mean_pattern)
     model.mean_pattern = model.prepare_for(scan).unstandardised().apply(frames)[:, 0].mean(axis=0)
     turned = replace(scan, frames=orientation.apply_about_zero_frequency(frames), probe=None)
-    found = [warning for warning in model.check(turned) if "mean pattern" in warning]
-    assert found and f"turned by {orientation.inverse} it would match" in found[0]
+    with pytest.raises(MismatchError, match=f"turned by {orientation.inverse} it would match"):
+        model.check(turned)
+    assert any("mean pattern" in warning for warning in model.check(turned, force=True))
+
+
+def test_a_somewhat_different_pattern_is_a_warning(trained, scan):
+    model = Model(trained.model.card, trained.model.network, trained.model.probe, trained.model.mean_pattern)
+    other = np.abs(np.random.default_rng(0).normal(size=model.mean_pattern.shape)) * model.mean_pattern
+    weights = np.linalg.norm(model.mean_pattern), np.linalg.norm(other)
+    model.mean_pattern = (model.mean_pattern / weights[0] + 3 * other / weights[1]).astype(np.float32)
+    assert any("mean pattern" in warning for warning in model.check(scan))
 
 
 def test_another_probe_is_said(trained, scan):

@@ -30,6 +30,8 @@ from ptychow.tensor_files import read_tensors, write_tensors
 CHECKED_FRAMES = 64
 # Without a dose study of the Model: where raw-count networks were seen to err (Babu et al., Nat Commun 14:7059, 2023).
 RAW_COUNT_LIMITS = (4.0, 16.0)
+# Cosine between mean patterns up to which a scan is doubtful, and up to which it is another instrument's.
+SIMILAR_PATTERN, FOREIGN_PATTERN = 0.9, 0.6
 
 
 class TrainingData(BaseModel):
@@ -149,8 +151,8 @@ class Model:
     def check(self, scan: Scan, force: bool = False) -> list[str]:
         """What differs between this scan and the data the Model was made for, in words.
 
-        Raises MismatchError for what makes the result meaningless (frame size, pixel size, a raw-count network far
-        outside its count rate), unless `force`: then it is a warning like the others.
+        Raises MismatchError for what makes the result meaningless (frame size, pixel size, another instrument's mean
+        pattern, a raw-count network far outside its count rate), unless `force`: then it is a warning like the others.
         """
         refusals, warnings = [], []
         expected, found = self.card.frame_shape, scan.frame_shape
@@ -170,7 +172,7 @@ class Model:
             with about(scan.name):
                 preparation = self.prepare_for(scan)
                 self._check_counts(scan, preparation, refusals, warnings)
-                self._check_pattern(scan, preparation, warnings)
+                self._check_pattern(scan, preparation, refusals, warnings)
             self._check_probe(scan, warnings)
         if refusals and not force:
             raise MismatchError(
@@ -195,16 +197,16 @@ class Model:
         elif not 1 / 16 <= ratio <= 16:
             warnings.append(f"{said}; the Model's limits have not been measured")
 
-    def _check_pattern(self, scan: Scan, preparation: Preparation, warnings: list[str]) -> None:
+    def _check_pattern(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
         mean = preparation.unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
         match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
         best = max(match, key=lambda o: match[o])
-        if match[Orientation.IDENTITY] > 0.9:
+        if match[Orientation.IDENTITY] > SIMILAR_PATTERN:
             return
         hint = f"; turned by {best} it would match to {match[best]:.2f}" if match[best] > 0.95 else ""
-        warnings.append(
+        (warnings if match[Orientation.IDENTITY] > FOREIGN_PATTERN else refusals).append(
             f"mean pattern matches the Model's only to {match[Orientation.IDENTITY]:.2f} (1 is equal): "
             f"another probe, centre or orientation{hint}"
         )
