@@ -70,7 +70,8 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     for name, text in COMMANDS.items():
         function: Any = _not_loaded
         if name == called:
-            function = _interruptible(getattr(import_module(f"ptychow.cli.{name}"), name))
+            module = name.replace("-", "_")
+            function = _interruptible(getattr(import_module(f"ptychow.cli.{module}"), module))
         application.command(name, help=None if name == called else text)(function)
     return application
 
