@@ -54,8 +54,8 @@ class ModelCard(BaseModel):
     frame_shape: (H, W) of the raw frames. geometry: of the prepared frames.
     gauge: "constant-free" patches are right up to one constant phase each; "absolute" ones are not corrected.
     amplitude_scale: predicted amplitudes are multiplied by it (labels were divided by it).
-    counts_per_frame: mean counts of the prepared frames trained on. count_limits: factors of it between which the
-    Model's phase error stays below twice its own, from its own dose study; None where none was made.
+    counts_per_frame: mean counts of the prepared frames trained on, None where unknown. count_limits: factors of it
+    between which the Model's phase error stays below twice its own, from its own dose study; None where none was made.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class ModelCard(BaseModel):
     geometry: Geometry
     gauge: Literal["constant-free", "absolute"]
     amplitude_scale: float = 1.0
-    counts_per_frame: float = Field(gt=0, allow_inf_nan=False)
+    counts_per_frame: float | None = Field(gt=0, allow_inf_nan=False)
     count_limits: tuple[float, float] | None = None
     recipe: dict[str, Any]
     training: dict[str, Any]
@@ -82,7 +82,7 @@ class Model:
 
     card: `ModelCard`. network: in eval mode. probe: (modes, n, n) complex64 on the prepared grid, or None.
     mean_pattern: (n, n) float32, mean input of the training frames before standardisation: shows another orientation,
-    probe or centre.
+    probe or centre; all 0 where unknown.
     """
 
     def __init__(
@@ -181,6 +181,9 @@ class Model:
         return refusals + warnings
 
     def _check_counts(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
+        if self.card.counts_per_frame is None:
+            warnings.append("count rate of the training frames unknown, not checked")
+            return
         counts = preparation.mean_counts(scan.frames[: min(CHECKED_FRAMES, len(scan))])
         ratio = counts / self.card.counts_per_frame
         said = f"{ratio:.3g} times the counts per frame the Model was trained on"
@@ -198,6 +201,9 @@ class Model:
             warnings.append(f"{said}; the Model's limits have not been measured")
 
     def _check_pattern(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
+        if not self.mean_pattern.any():
+            warnings.append("mean pattern of the training frames unknown, not checked")
+            return
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
         mean = preparation.unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)

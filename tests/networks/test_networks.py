@@ -177,7 +177,7 @@ def test_wrong_inputs_are_named(name, shape):
 def test_unknown_names_and_settings_list_the_known():
     with pytest.raises(InputError, match="ptychonn, w1, w2, w3"):
         build("w4")
-    with pytest.raises(InputError, match="nconv, levels, batch_norm, amplitude_max, heads"):
+    with pytest.raises(InputError, match="nconv, levels, decoder_widths, batch_norm, phase_only, amplitude_max, heads"):
         build("ptychonn", filters=3)
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Fit a network to labelled scans.",
     "reconstruct": "From a scan and a Model to a picture.",
     "evaluate": "How good a Model is on a labelled scan.",
+    "import-ptychonn": "Turn a published PtychoNN checkpoint into a Model.",
     "networks": "The networks, their sizes and costs.",
 }
 

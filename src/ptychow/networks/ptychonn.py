@@ -8,6 +8,9 @@ Initial weights: PyTorch's own, as in the published training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from ptychow.errors import InputError
@@ -19,7 +22,9 @@ class PtychoNN(PatternNetwork):
 
     nconv: filters of the first level (32 in the paper, 16 in smaller variants); they double with every level.
     levels: 3 as in the paper, or 4 as in later models for frames of 128 x 128.
+    decoder_widths: filters of the decoders' levels, None for the published ones.
     batch_norm: BatchNorm in place of the biases after every convolution but the last (later models).
+    phase_only: no amplitude decoder; its map is 0, so that every amplitude is half of `amplitude_max`.
     Raises InputError for settings that make no network.
     """
 
@@ -28,7 +33,9 @@ class PtychoNN(PatternNetwork):
         *,
         nconv: int = 32,
         levels: int = 3,
+        decoder_widths: Sequence[int] | None = None,
         batch_norm: bool = False,
+        phase_only: bool = False,
         amplitude_max: float = 1.0,
         heads: str = "polar",
     ) -> None:
@@ -36,26 +43,35 @@ class PtychoNN(PatternNetwork):
             raise InputError("no such network", field="levels", found=levels, expected="3 or 4")
         if nconv < 1:
             raise InputError("no such network", field="nconv", found=nconv, expected="a positive number of filters")
+        down = [nconv * 2**level for level in range(levels)]
+        # As published: three levels end on twice the first width (128, 64, 64), four go down to it (128, 64,
+        # 32, 16 of 16).
+        up = list(decoder_widths or [*down[:0:-1], down[1] if levels == 3 else down[0]])
+        if len(up) != levels or min(up) < 1:
+            raise InputError(
+                "no such network", field="decoder_widths", found=up, expected=f"{levels} positive numbers of filters"
+            )
         super().__init__(
             size_multiple=2**levels,
             amplitude_max=amplitude_max,
             heads=heads,
             nconv=nconv,
             levels=levels,
+            decoder_widths=up,
             batch_norm=batch_norm,
+            phase_only=phase_only,
         )
-        down = [nconv * 2**level for level in range(levels)]
-        # As published: three levels end on twice the first width (128, 64, 64), four go down to it (128, 64,
-        # 32, 16 of 16).
-        up = [*down[:0:-1], down[1] if levels == 3 else down[0]]
         self.encoder = _ladder(1, down, nn.MaxPool2d(2), batch_norm)
-        self.decoder1 = _ladder(down[-1], up, _double_size(), batch_norm).append(_conv(up[-1], 1))
+        if not phase_only:
+            self.decoder1 = _ladder(down[-1], up, _double_size(), batch_norm).append(_conv(up[-1], 1))
+        self.phase_only = phase_only
         self.decoder2 = _ladder(down[-1], up, _double_size(), batch_norm).append(_conv(up[-1], 1))
 
     def maps(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
         """The two decoders' maps (N, 1, H, W)."""
         features = self.encoder(patterns)
-        return self.decoder1(features), self.decoder2(features)
+        phase = self.decoder2(features)
+        return torch.zeros_like(phase) if self.phase_only else self.decoder1(features), phase
 
 
 def _ladder(inputs: int, widths: list[int], resize: nn.Module, batch_norm: bool) -> nn.Sequential:
