@@ -155,14 +155,14 @@ def _convolutions(state: dict[str, Tensor], part: str, path: str | Path) -> list
             raise InputError("not a PtychoNN", file=path, field=name, expected=f"{group}.NUMBER.NAME")
         layers.setdefault(int(number), {})[tensor] = value.float() if value.is_floating_point() else value
     convolutions: list[_Convolution] = []
-    for number in sorted(layers):
-        layer = layers[number]
+    for place in sorted(layers):
+        layer = layers[place]
         if layer.get("weight", torch.empty(0)).ndim == 4:
             convolutions.append(_Convolution(layer))
         elif "running_mean" in layer and convolutions:
             convolutions[-1].norm = layer
         else:
-            raise InputError("not a PtychoNN", file=path, field=f"{part}.{number}", found=", ".join(layer))
+            raise InputError("not a PtychoNN", file=path, field=f"{part}.{place}", found=", ".join(layer))
     return convolutions
 
 

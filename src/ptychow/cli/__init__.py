@@ -27,7 +27,10 @@ COMMANDS = {
     "evaluate": "How good a Model is on a labelled scan.",
     "import-ptychonn": "Turn a published PtychoNN checkpoint into a Model.",
     "networks": "The networks, their sizes and costs.",
+    "benchmark": "Make the numbers in docs/results again.",
 }
+# Hands options it does not know on to a script.
+PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 # Of all that typer raises for a wrong command line it exports this child only.
@@ -73,7 +76,8 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
         if name == called:
             module = name.replace("-", "_")
             function = _interruptible(getattr(import_module(f"ptychow.cli.{module}"), module))
-        application.command(name, help=None if name == called else text)(function)
+        settings = PASSES_ON if name == "benchmark" else None
+        application.command(name, help=None if name == called else text, context_settings=settings)(function)
     return application
 
 
