@@ -1,0 +1,47 @@
+"""Models that ship: found by name and alias, small, complete, and behind files that exist."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptychow.errors import InputError
+from ptychow.model import Model
+from ptychow.shipped import FOLDER, SHIPPED, model_file, names
+
+
+def test_all_together_are_small():
+    assert sum(model_file(name).stat().st_size for name in SHIPPED) < 20 * 2**20
+    assert {path.stem for path in FOLDER.glob("*.safetensors")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_name_loads_and_predicts(name):
+    model = Model.load(name)
+    size = model.card.frame_shape
+    inputs = model.card.preparation.apply(np.full((1, *size), 100, np.uint16))
+    assert inputs.shape[2:] == (model.patch_size, model.patch_size)
+    assert model.card.metrics and model.card.data, "a card without metrics or data cannot be trusted"
+    assert model.probe is not None
+
+
+def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w3").write_text("mine")
+    assert model_file("w3").read_text() == "mine"
+
+
+def test_what_is_neither_file_nor_name_is_refused():
+    with pytest.raises(InputError, match="no such Model file") as caught:
+        model_file("w9")
+    assert all(name in str(caught.value) for name in names())
+
+
+def test_command_lists_shows_and_copies(ptychow, tmp_path):
+    code, shown, _ = ptychow("weights")
+    assert code == 0 and all(name in shown for name in SHIPPED)
+    for name in SHIPPED:
+        code, shown, _ = ptychow("weights", name, "--output", str(tmp_path))
+        assert code == 0 and "licence" in shown and "metrics" in shown
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == model_file(name).read_bytes()
+    assert ptychow("weights", "w9")[0] == 2
