@@ -69,6 +69,7 @@ FAULTS = {
     "saturated": ({"saturation": 200.0}, "(the scan's saturation value)"),
     "shifted": ({"frames": np.fft.fftshift(clean_scan().frames, axes=(1, 2))}, "in the corners (fft-shifted)"),
     "off centre": (off_centre(), "columns from the middle"),
+    "near field": ({"frames": RNG.poisson(200, (20, SIDE, SIDE)).astype(np.uint16)}, "lights the detector evenly"),
     "size": ({"frames": clean_scan().frames[:, :30, :30], "probe": None}, "no network takes frames of 30 x 30"),
     "pixel size": ({"geometry": Geometry()}, "pixel size is unknown"),
     "metres only": ({"geometry": Geometry(), "position_unit": "m"}, "positions in metres cannot be used without it"),

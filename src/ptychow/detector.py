@@ -208,6 +208,15 @@ class Preparation(BaseModel):
             filling.fill(counts)
         return self._transformed(counts)[:, None]
 
+    def root_counts(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Square roots of the prepared counts (n, h, w) that the network inputs (n, 1, h, w) were made of."""
+        values = inputs[:, 0] * np.float32(self.deviation)
+        if self.mean_input is not None:
+            values += self.mean_input
+        values *= np.float32(self.scale_value)
+        np.maximum(values, 0, out=values)  # what rounding left below
+        return values if self.transform == "sqrt" else np.sqrt(values)
+
     def _transformed(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Threshold, square root, scale and standardisation, in place."""
         if self.threshold > 0:

@@ -84,12 +84,12 @@ def bin_mask(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
 
 def resample(frames: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Square frames (n, m, m) on size x size pixels as scikit-image's anti-aliased `resize` (means, not sums)."""
-    matrix = _resample_matrix(frames.shape[-1], size)
+    matrix = resample_matrix(frames.shape[-1], size)
     return np.asarray(matrix @ frames @ matrix.T, np.float32)
 
 
 @lru_cache(maxsize=8)
-def _resample_matrix(size: int, new_size: int) -> NDArray[np.float32]:
+def resample_matrix(size: int, new_size: int) -> NDArray[np.float32]:
     """(new_size, size): what `resize` does along one axis; it is linear, and the axes do not mix."""
     from skimage.transform import resize
 

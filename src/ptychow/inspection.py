@@ -21,6 +21,7 @@ SIZE_MULTIPLE = 16  # frame sizes of all networks are multiples of it
 CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
 CLIPPED_COUNTS = 100  # ... where counts are as high as this
 OFF_CENTRE = 0.03  # of the frame's side
+EVEN = 0.9  # of the rms radius of an evenly lit frame
 
 # The scan's own mask, then the rules by which `inspect_scan` and `find_bad_pixels` call further pixels bad.
 RULES = {
@@ -77,6 +78,12 @@ class Inspection:
         """
         pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
         return pattern.sum() > 0 and rms_radius(np.fft.fftshift(pattern)) < 0.8 * rms_radius(pattern)
+
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether the mean pattern lights the whole detector about evenly, as in the near field."""
+        pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
+        return pattern.sum() > 0 and 1 / EVEN > rms_radius(pattern) / rms_radius(np.ones(pattern.shape)) > EVEN
 
     @cached_property
     def beam_diameter(self) -> float | None:
@@ -235,6 +242,8 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
         yield f"{number:,} values look saturated at {value:.6g} ({rule})"
     if found.is_fft_shifted:
         yield "zero frequency looks to be in the corners (fft-shifted): swap the quarters of the frames (fftshift)"
+    elif found.is_even:
+        yield "the mean pattern lights the detector evenly: a near-field scan? All here is for the far field"
     elif found.centre is not None:
         off = [at - length // 2 for at, length in zip(found.centre, scan.frame_shape, strict=True)]
         if any(abs(part) > OFF_CENTRE * length for part, length in zip(off, scan.frame_shape, strict=True)):

@@ -23,7 +23,9 @@ from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
 from ptychow.optics.beam import intensity
 from ptychow.orientation import Orientation
+from ptychow.residual import Reference
 from ptychow.scan import Geometry, Scan
+from ptychow.shipped import model_file
 from ptychow.tensor_files import read_tensors, write_tensors
 
 # Frames looked at when a scan is compared with a Model: as many as set the scale.
@@ -56,6 +58,8 @@ class ModelCard(BaseModel):
     amplitude_scale: predicted amplitudes are multiplied by it (labels were divided by it).
     counts_per_frame: mean counts of the prepared frames trained on, None where unknown. count_limits: factors of it
     between which the Model's phase error stays below twice its own, from its own dose study; None where none was made.
+    residual, disagreement: how well its patches explain frames it knows, and agree with each other (`trust`), which
+    calibrates its light; None where not measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +74,8 @@ class ModelCard(BaseModel):
     amplitude_scale: float = 1.0
     counts_per_frame: float | None = Field(gt=0, allow_inf_nan=False)
     count_limits: tuple[float, float] | None = None
+    residual: Reference | None = None
+    disagreement: Reference | None = None
     recipe: dict[str, Any]
     training: dict[str, Any]
     data: list[TrainingData]
@@ -112,7 +118,8 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """Read a Model file. Raises InputError where it is none, or is damaged."""
+        """Read a Model file, or the shipped Model of that name. Raises InputError where it is none, or is damaged."""
+        path = model_file(path)
         tensors, texts = read_tensors(path, "Model file")
         text = texts.get("ptychow")
         if text is None:
@@ -200,6 +207,10 @@ class Model:
         elif not 1 / 16 <= ratio <= 16:
             warnings.append(f"{said}; the Model's limits have not been measured")
 
+    def match_pattern(self, mean: NDArray[np.floating]) -> dict[Orientation, float]:
+        """Cosine between a mean pattern (n, n), turned in each of the eight ways, and the Model's own; 1 is equal."""
+        return {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
+
     def _check_pattern(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
         if not self.mean_pattern.any():
             warnings.append("mean pattern of the training frames unknown, not checked")
@@ -207,7 +218,7 @@ class Model:
         count = min(CHECKED_FRAMES, len(scan))
         chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
         mean = preparation.unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
-        match = {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
+        match = self.match_pattern(mean)
         best = max(match, key=lambda o: match[o])
         if match[Orientation.IDENTITY] > SIMILAR_PATTERN:
             return

@@ -52,6 +52,15 @@ class Orientation(StrEnum):
             turned = turned[..., ::-1, :]
         return turned[..., ::-1] if columns else turned
 
+    def apply_to_positions(self, positions: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Turn positions (N, 2), (y, x), about (0, 0) as the images they lie on are turned; a copy."""
+        transpose, rows, columns = self.actions
+        turned = np.array(positions[:, ::-1] if transpose else positions)
+        for axis, flipped in enumerate((rows, columns)):
+            if flipped:
+                turned[:, axis] = -turned[:, axis]
+        return turned
+
     def apply_about_zero_frequency(self, images: NDArray[Scalar]) -> NDArray[Scalar]:
         """Turn the last two axes of `images` about pixel [H//2, W//2], which stays where it is.
 

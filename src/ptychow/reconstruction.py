@@ -15,16 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
-from ptychow.engines.torch_engine import TorchEngine
+from ptychow.engines import open_engine
+from ptychow.engines.base import Engine
 from ptychow.errors import InputError, about
 from ptychow.formats.cxi import write_reconstruction
-from ptychow.model import Model
+from ptychow.model import CHECKED_FRAMES, Model
 from ptychow.scan import Geometry, ObjectImage, Scan
-from ptychow.stitch import Canvas, central_crop, probe_weight, solve_constants
+from ptychow.stitch import Canvas, Patches, central_crop, probe_weight, solve_constants
+from ptychow.trust import Watch, judge_disagreement, judge_residual
 
 # Patches are kept for the final solve of their constants; beyond this many bytes in a temporary file instead of memory.
 SPOOL_LIMIT = 2e9
 CENTRAL_CROP = 12  # pixels, the PtychoNN notebooks'
+STITCHED_AT_A_TIME = 64
 
 Stitching = Literal["probe", "central-crop"]
 
@@ -36,7 +39,9 @@ class Reconstruction:
     image: `ObjectImage` on the Model's pixels. coverage, variance: (Y, X), see `Canvas`.
     geometry: of the prepared frames. probe: the Model's. warnings: where scan and Model differ, in words.
     summary: frames, seconds and rates, what was applied, versions: JSON-able.
+    residuals: (N,) what its patch leaves unexplained of each frame, see `frame_residuals`; NaN where not known.
     patches: (N, m, m) complex, brought to one constant, where they were asked for.
+    network_image: what the network gave, where `image` and `probe` have been refined from it.
     """
 
     image: ObjectImage
@@ -46,7 +51,9 @@ class Reconstruction:
     probe: NDArray[np.complex64] | None
     warnings: tuple[str, ...]
     summary: dict[str, Any]
+    residuals: NDArray[np.float32]
     patches: NDArray[np.complex64] | None = None
+    network_image: ObjectImage | None = None
 
     def save(self, path: str | Path) -> None:
         """Write CXI: object, coverage, variance, probe, geometry and summary."""
@@ -57,6 +64,8 @@ class Reconstruction:
             coverage=self.coverage,
             variance=self.variance,
             probe=self.probe,
+            residuals=self.residuals,
+            refined_from=self.network_image,
             metadata={},
             summary=self.summary,
         )
@@ -88,8 +97,10 @@ def reconstruct(
     stitching: Stitching = "probe",
     scale: Literal["scan", "model"] = "scan",
     batch_size: int = 64,
+    engine: str = "torch",
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
+    threads: int | None = None,
     force: bool = False,
     keep_patches: bool = False,
     advance: Callable[..., None] | None = None,
@@ -97,22 +108,27 @@ def reconstruct(
     """Reconstruct a scan with a Model.
 
     stitching: weights from the probe, or the notebooks' uniform central 12 x 12 pixels. scale: count scale measured on
-    the scan's first frames, or the Model's own. force: go on where `Model.check` refuses. keep_patches: give them back
-    too (in memory). advance: called with the number of frames finished. Frames without counts are left out, with a
-    warning: a network would make an object of them too.
+    the scan's first frames, or the Model's own. engine, device, precision, threads: as `engines.open_engine` takes
+    them; what it has to measure it measures on the scan's first frames. force: go on where `Model.check` refuses.
+    keep_patches: give them back too (in memory). advance: called with the number of frames finished. Frames without
+    counts are left out, with a warning: a network would make an object of them too.
     Raises MismatchError, and InputError for bad frames or positions.
     """
     warnings = model.check(scan, force)
     preparation = model.prepare_for(scan, scale)
     weight = patch_weight(model, stitching)
-    engine = TorchEngine(model, device, precision)
+    first = None
+    if engine == "auto" or precision == "int8":
+        with about(scan.name):
+            first = preparation.apply(scan.frames[: min(CHECKED_FRAMES, len(scan))])
+    opened = open_engine(model, engine, precision, device, threads, batch_size, first)
     positions = scan.positions_px / preparation.pixel_ratio(scan.frame_shape)
     canvas = Canvas(positions, weight)
     solve = model.card.gauge == "constant-free"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
         patches = _spool((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
-        passed = _Pass(scan, preparation, engine, len(weight))
+        passed = _Pass(scan, model, preparation, opened, len(weight))
         for indices, batch in passed.batches(batch_size):
             if not solve:
                 canvas.add(batch, positions[indices])
@@ -124,20 +140,54 @@ def reconstruct(
         if not lit.size:
             raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
         if solve and patches is not None:
-            room = partial(_spool, path=Path(folder, "weighted"))
-            constants = solve_constants(patches, positions, weight, allocate=room)
-            for start in range(0, len(lit), batch_size):
-                chosen = lit[start : start + batch_size]
-                patches[chosen] *= constants[chosen, None, None]
-                canvas.add(patches[chosen], positions[chosen])
+            constants = stitch_solved(canvas, patches, positions, lit, folder)
+            if keep_patches:
+                patches *= constants[:, None, None]
         kept = np.array(patches) if keep_patches else None
         del patches
-    seconds = time.perf_counter() - started
-    warnings += passed.warnings()
+    return finished(
+        canvas,
+        model,
+        preparation,
+        scan,
+        opened,
+        frames=len(scan),
+        dark=len(scan) - len(lit),
+        seconds=time.perf_counter() - started,
+        stitching=stitching,
+        residuals=passed.residuals,
+        warnings=[*warnings, *passed.warnings(canvas)],
+        patches=kept,
+        fingerprint=scan.fingerprint(),
+        saturated_pixels=passed.saturated,
+        network_frames_per_second=len(scan) / passed.seconds,
+    )
+
+
+def finished(
+    canvas: Canvas,
+    model: Model,
+    preparation: Preparation,
+    scan: Scan,
+    engine: Engine,
+    *,
+    frames: int,
+    dark: int,
+    seconds: float,
+    stitching: Stitching,
+    residuals: NDArray[np.float32],
+    warnings: list[str],
+    patches: NDArray[np.complex64] | None = None,
+    **more: Any,
+) -> Reconstruction:
+    """The Reconstruction of a stitched canvas, offline and live.
+
+    scan: whose name and geometry it has. frames, dark: how many there were, and how many of them held no counts.
+    residuals: (frames,). more: entries of the summary.
+    """
+    known = residuals[np.isfinite(residuals)]
     return Reconstruction(
-        canvas.object_image(
-            f"network {model.card.network}, {len(scan)} frames of {scan.name}, stitched by {stitching}"
-        ),
+        canvas.object_image(f"network {model.card.network}, {frames} frames of {scan.name}, stitched by {stitching}"),
         canvas.coverage(),
         canvas.variance(),
         preparation.output_geometry(scan.geometry, scan.frame_shape),
@@ -145,31 +195,51 @@ def reconstruct(
         tuple(warnings),
         {
             "scan": scan.name,
-            "fingerprint": scan.fingerprint(),
             "network": model.card.network,
-            "frames": len(scan),
-            "frames_without_counts": len(scan) - len(lit),
-            "saturated_pixels": passed.saturated,
+            "frames": frames,
+            "frames_without_counts": dark,
             "seconds": seconds,
-            "frames_per_second": len(scan) / seconds,
-            "network_frames_per_second": len(scan) / passed.seconds,
+            "frames_per_second": frames / seconds,
+            "engine": engine.name,
             "device": str(engine.device),
-            "precision": precision,
+            "precision": engine.precision,
             "stitching": stitching,
-            "constants": "solved from overlaps" if solve else "absolute phases, none",
+            "constants": "absolute phases, none" if model.card.gauge == "absolute" else "solved from overlaps",
             "count_scale": preparation.scale_value,
+            "median_residual": float(np.median(known)) if known.size else None,
+            "disagreement": canvas.disagreement(),
             "warnings": warnings,
             "versions": model.card.versions,
+            **more,
         },
-        kept,
+        residuals,
+        patches,
     )
+
+
+def stitch_solved(
+    canvas: Canvas, patches: Patches, positions: NDArray[np.float64], lit: NDArray[np.int64], folder: str | Path
+) -> NDArray[np.complex64]:
+    """Bring patches to one constant and stitch those at `lit`: how every scan ends whose Model leaves constants open.
+
+    The constants are solved once, from all patches in the order of their indices. patches: (N, m, m). folder: where
+    there is room for another copy of them. Returns the constants (N,).
+    """
+    weight = canvas.weight.astype(np.float32)
+    constants = solve_constants(patches, positions, weight, allocate=partial(_spool, path=Path(folder, "weighted")))
+    for start in range(0, len(lit), STITCHED_AT_A_TIME):
+        chosen = lit[start : start + STITCHED_AT_A_TIME]
+        canvas.add(patches[chosen] * constants[chosen, None, None], positions[chosen])
+    return constants
 
 
 class _Pass:
     """One pass of a scan's frames through preparation and network, and what was met on the way."""
 
-    def __init__(self, scan: Scan, preparation: Preparation, engine: TorchEngine, size: int) -> None:
+    def __init__(self, scan: Scan, model: Model, preparation: Preparation, engine: Engine, size: int) -> None:
         self.scan, self.preparation, self.engine, self.size = scan, preparation, engine, size
+        self.watch = Watch(model, preparation, scan.frame_shape)
+        self.residuals = np.full(len(scan), np.nan, np.float32)
         self.lit = np.zeros(len(scan), bool)
         self.saturated = 0
         self.seconds = 0.0
@@ -187,10 +257,11 @@ class _Pass:
             patches = self.engine.predict(inputs[lit]) if lit.any() else np.zeros((0, *inputs.shape[2:]), np.complex64)
             self.seconds += time.perf_counter() - began
             self.lit[indices] = lit
+            self.residuals[indices[lit]] = self.watch.see(inputs[lit], patches)
             self.newest = len(indices)
             yield indices[lit], central_crop(patches, self.size)
 
-    def warnings(self) -> list[str]:
+    def warnings(self, canvas: Canvas) -> list[str]:
         """What the user should know of the frames, in words."""
         found = []
         if not self.lit.all():
@@ -198,7 +269,14 @@ class _Pass:
             found.append(dark)
         if self.saturated:
             found.append(f"{self.saturated} saturated pixels, cut at {self.preparation.saturation:g} counts")
-        return found
+        known = self.residuals[np.isfinite(self.residuals)]
+        card = self.watch.model.card
+        if card.residual is not None and known.size:
+            found.append(judge_residual(card.residual, float(np.median(known)))[1])
+        # Known for weights from the probe, over all of a patch.
+        if card.disagreement is not None and canvas.size == len(self.watch.model.mean_pattern):
+            found.append(judge_disagreement(card.disagreement, canvas.disagreement())[1])
+        return [words for words in found if words]
 
 
 def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:

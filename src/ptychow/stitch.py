@@ -7,7 +7,8 @@ models trained up to a constant are first brought to one constant from their ove
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,21 @@ from ptychow.scan import ObjectImage
 
 # Relative weight of the darkest pixel: small enough not to matter where light falls, never zero.
 WEIGHT_FLOOR = 1e-3
+# Patches shifted at a time: few enough to stay in a processor's cache.
+CACHED_PATCHES = 8
+
+Window = tuple[slice, slice]
+EVERYWHERE: Window = (slice(None), slice(None))
+
+
+class Patches(Protocol):
+    """Complex patches (N, n, n) that may lie on disk. A numpy array, or a memory map, is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.complexfloating]:
+        """Patches (b, n, n) of a slice or an integer index array."""
+        ...
 
 
 def probe_weight(probe: NDArray[np.complexfloating], size: int | None = None) -> NDArray[np.float32]:
@@ -61,35 +77,80 @@ class Canvas:
         high = np.ceil(first.max(axis=0) - 1e-9) + self.size
         self.origin = (float(low[0]), float(low[1]))
         self.shape = (int(high[0] - low[0]), int(high[1] - low[1]))
-        self._sum = np.zeros(self.shape, np.complex128)
-        self._power = np.zeros(self.shape)
-        self._weight = np.zeros(self.shape)
+        self._sum: NDArray[np.complex128] = np.zeros(self.shape, np.complex128)
+        self._power: NDArray[np.float64] = np.zeros(self.shape)
+        self._weight: NDArray[np.float64] = np.zeros(self.shape)
+
+    def cover(self, positions_px: NDArray[np.float64], margin: int = 0) -> None:
+        """Grow, by `margin` pixels more than needed, so that patches at these positions (b, 2) fit; sums stay as they
+        are, on the same pixels.
+        """
+        first = corners(positions_px, self.size) - self.origin
+        before = np.maximum(-np.floor(first.min(axis=0) + 1e-9), 0).astype(int)
+        after = np.maximum(np.ceil(first.max(axis=0) - 1e-9) + self.size - self.shape, 0).astype(int)
+        if not (before.any() or after.any()):
+            return
+        before, after = before + margin * (before > 0), after + margin * (after > 0)
+        padding = list(zip(before, after, strict=True))
+        self._sum = np.pad(self._sum, padding)
+        self._power = np.pad(self._power, padding)
+        self._weight = np.pad(self._weight, padding)
+        self.origin = (self.origin[0] - float(before[0]), self.origin[1] - float(before[1]))
+        self.shape = (self._weight.shape[0], self._weight.shape[1])
 
     def add(self, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]) -> None:
         """Add (b, n, n) patches at (b, 2) positions. Raises InputError where one is not finite or off the canvas."""
+        for window, weighted, power in self._placed(patches, positions_px):
+            self._add(window, weighted, power)
+
+    def add_turned_to_fit(
+        self, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
+    ) -> NDArray[np.complex64]:
+        """As `add`, but each patch first takes the unit constant that fits the sums there are (1 where there are none).
+
+        The constants (b,) depend on the order: a preview of what `solve_constants` finds. See `add` for the rest.
+        """
+        constants = np.ones(len(patches), np.complex64)
+        for index, (window, weighted, power) in enumerate(self._placed(patches, positions_px)):
+            overlap = np.vdot(weighted, self._sum[window])
+            if abs(overlap) > 1e-6 * power.sum():
+                constants[index] = overlap / abs(overlap)
+            self._add(window, weighted * constants[index], power)
+        return constants
+
+    def _add(self, window: Window, weighted: NDArray[np.complexfloating], power: NDArray[np.floating]) -> None:
+        self._sum[window] += weighted
+        self._power[window] += power
+        self._weight[window] += self.weight
+
+    def _placed(
+        self, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
+    ) -> Iterator[tuple[Window, NDArray[np.complexfloating], NDArray[np.floating]]]:
+        """Where each patch goes, and, on the grid, its weighted values and their weighted squares."""
         if not np.isfinite(patches).all():
             raise InputError("not finite", field="patches", remedy="Check the Model and the counts of these frames")
         start = corners(positions_px, self.size) - self.origin
         whole = np.floor(start + 1e-9).astype(int)
         if (whole < 0).any() or (whole + self.size > self.shape).any():
             raise InputError("outside the canvas", field="positions", expected="positions the canvas was made for")
-        shifted = shift_patches(patches, start - whole)
-        weighted = shifted * self.weight
-        power = weighted.real * shifted.real + weighted.imag * shifted.imag
-        for index, (row, column) in enumerate(whole):
-            window = slice(row, row + self.size), slice(column, column + self.size)
-            self._sum[window] += weighted[index]
-            self._power[window] += power[index]
-            self._weight[window] += self.weight
+        for first in range(0, len(patches), CACHED_PATCHES):
+            part = slice(first, first + CACHED_PATCHES)
+            shifted = shift_patches(patches[part], (start - whole)[part])
+            weighted = shifted * self.weight.astype(shifted.real.dtype)
+            powers = weighted.real * shifted.real + weighted.imag * shifted.imag
+            for (row, column), patch, power in zip(whole[part], weighted, powers, strict=True):
+                yield (slice(row, row + self.size), slice(column, column + self.size)), patch, power
 
-    def coverage(self) -> NDArray[np.float32]:
-        """(Y, X) sum of the weights: about the number of well-lit visits of a pixel; 0 where no patch fell."""
-        return self._weight.astype(np.float32)
+    def coverage(self, window: Window = EVERYWHERE) -> NDArray[np.float32]:
+        """(Y, X) sum of the weights, or a window of it: about the number of well-lit visits of a pixel; 0 where no
+        patch fell.
+        """
+        return self._weight[window].astype(np.float32)
 
-    def image(self) -> NDArray[np.complex64]:
-        """(Y, X) complex mean of the patches; 0 where no patch fell."""
-        covered = self._weight > 0
-        return np.divide(self._sum, self._weight, out=np.zeros_like(self._sum), where=covered).astype(np.complex64)
+    def image(self, window: Window = EVERYWHERE) -> NDArray[np.complex64]:
+        """(Y, X) complex mean of the patches, or a window of it; 0 where no patch fell."""
+        total, weight = self._sum[window], self._weight[window]
+        return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0).astype(np.complex64)
 
     def variance(self) -> NDArray[np.float32]:
         """(Y, X) weighted variance of the complex patches around their mean: where patches disagree, it is large."""
@@ -97,27 +158,45 @@ class Canvas:
         mean_power = np.divide(self._power, self._weight, out=np.zeros_like(self._power), where=covered)
         return np.maximum(mean_power - np.abs(self.image().astype(np.complex128)) ** 2, 0).astype(np.float32)
 
+    def disagreement(self) -> float:
+        """What part of the patches' amplitude their mean does not share: sqrt(1 - sum |mean|^2 w / sum |patch|^2 w).
+
+        0 where all patches agree wherever they overlap (or nothing overlaps); it tells wrong orientation, positions
+        and probe, which a patch alone may explain.
+        """
+        covered = self._weight > 0
+        shared = (np.abs(self._sum[covered]) ** 2 / self._weight[covered]).sum()
+        total = self._power[covered].sum()
+        return float(np.sqrt(max(0.0, 1 - shared / total))) if total > 0 else 0.0
+
     def object_image(self, source: str) -> ObjectImage:
         """The mean as an `ObjectImage` in the frame of the positions."""
         return ObjectImage(self.image(), self.origin, source)
 
 
-def shift_patches(patches: NDArray[np.complexfloating], fractions: NDArray[np.float64]) -> NDArray[np.complex128]:
+def shift_patches(patches: NDArray[np.complexfloating], fractions: NDArray[np.float64]) -> NDArray[np.complexfloating]:
     """Sample (b, n, n) patches at pixels k - fraction, so that a patch whose corner lies `fraction` beyond a grid point
     is read on the grid. Cubic convolution (Keys, IEEE Trans. ASSP 29, 1153 (1981), a = -1/2); edges are repeated.
+    The precision stays that of the patches.
     """
-    shifted = patches.astype(np.complex128)
-    for axis in (1, 2):
+    count, height, width = patches.shape
+    shifted = np.ascontiguousarray(patches)
+    # Real and imaginary parts lie side by side: weighting them as pairs of real numbers is twice as fast.
+    real = shifted.real.dtype
+    for axis, step in ((1, 1), (2, 2)):
         fraction = fractions[:, axis - 1]
         if np.abs(fraction).max(initial=0) < 1e-6:
             continue
         padding = [(0, 0)] * 3
         padding[axis] = (2, 1)
-        padded = np.pad(shifted, padding, mode="edge")
-        weights = cubic_convolution_weights(1 - fraction)
-        length = shifted.shape[axis]
-        taps = (padded.take(range(tap, tap + length), axis=axis) * weights[:, tap, None, None] for tap in range(4))
-        shifted = np.sum(list(taps), axis=0)
+        padded = np.pad(shifted, padding, mode="edge").view(real)
+        weights = cubic_convolution_weights(1 - fraction).astype(real)
+        parts = np.zeros((count, height, 2 * width), real)
+        for tap in range(4):
+            window = [slice(None)] * 3
+            window[axis] = slice(step * tap, step * tap + parts.shape[axis])
+            parts += padded[tuple(window)] * weights[:, tap, None, None]
+        shifted = parts.view(shifted.dtype)
     return shifted
 
 
@@ -135,7 +214,7 @@ def cubic_convolution_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def solve_constants(
-    patches: NDArray[np.complexfloating],
+    patches: Patches,
     positions_px: NDArray[np.float64],
     weight: NDArray[np.float32],
     *,
@@ -150,7 +229,7 @@ def solve_constants(
     then sweeps in index order let each fit the mosaic of all the others, until no constant turns by more than
     `tolerance` radians. The remaining global constant makes the weighted sum of all patches real and positive.
 
-    patches: (N, n, n) complex, may be a memory map; positions_px: (N, 2); weight: (n, n). allocate: where the weighted
+    patches: (N, n, n) complex, may lie on disk; positions_px: (N, 2); weight: (n, n). allocate: where the weighted
     patches find room (memory, or a file for what does not fit). Result (N,) complex64.
     """
     lit = weight > 0.05 * weight.max()

@@ -281,7 +281,7 @@ def suffix(command):
 # Where Ctrl-C finds each command at work.
 AT_WORK = {
     "inspect": ("ptychow.inspection", "measure_frames"),
-    "label": ("ptychow.solver", "_untouched_process"),
+    "label": ("ptychow.solver.engine", "_untouched_process"),
     "train": ("ptychow.training.fit", "_batches"),
     "reconstruct": ("ptychow.reconstruction", "central_crop"),
     "evaluate": ("ptychow.metrics", "patch_metrics"),

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -197,6 +198,75 @@ def test_a_mask_for_every_frame(tmp_path):
     assert list(map(tuple, np.argwhere(~read_scan(foreign(tmp_path / "a.cxi", mask=masks)).mask))) == [(3, 4)]
 
 
+def test_several_masks_and_what_their_bits_mean(tmp_path):
+    own, shared, every = np.zeros((6, 6), np.uint32), np.zeros((6, 6), np.uint16), np.zeros((4, 6, 6), np.int32)
+    own[0, 0], own[0, 1], own[0, 2] = 0x4, 0x20, 0x100  # hot; in a peak; beyond the resolution wanted
+    shared[1, 0], shared[1, 1] = 0x10, 0x800  # shadowed; corrected
+    every[3, 2, 0], every[1, 2, 1] = 0x2 | 0x1000, 0x1000  # saturated in one frame; only a signal
+    path = foreign(tmp_path / "a.cxi", mask=own, mask_shared=shared)
+    with h5py.File(path, "a") as file:
+        file["entry_1/data_1/mask"] = every
+    scan = read_scan(path)
+    assert sorted(map(tuple, np.argwhere(~scan.mask))) == [(0, 0), (1, 0), (2, 0)]
+    for words in ("1 saturated", "1 hot", "1 shadowed", "1 in a peak", "1 corrected", "2 with signal"):
+        assert words in scan.metadata["mask"]
+
+
+def test_masks_of_other_types(tmp_path):
+    for values in (np.eye(6, dtype=bool), np.eye(6), np.where(np.eye(6) > 0, np.nan, 0)):
+        assert np.array_equal(read_scan(foreign(tmp_path / "a.cxi", mask=values)).mask, ~np.eye(6, dtype=bool))
+
+
+@pytest.mark.parametrize("place", ["sample_1/translation", "instrument_1/detector_1/translation", "data_1/translation"])
+def test_translation_wherever_it_is(tmp_path, place):
+    path = foreign(tmp_path / "a.cxi")
+    with h5py.File(path, "a") as file:
+        file.move("entry_1/sample_1/geometry_1/translation", f"entry_1/{place}")
+        file[f"entry_1/{place}"].attrs["units"] = "um"
+    assert np.allclose(read_scan(path).positions * 1e12, [[1, 0], [4, 3], [7, 6], [10, 9]])
+
+
+def test_the_storage_ring_is_no_photon(tmp_path):
+    path = foreign(tmp_path / "a.cxi")
+    with h5py.File(path, "a") as file:
+        file["entry_1/instrument_1/source_1/energy"][()] = 3e9 * 1.602e-19
+    assert read_scan(path).geometry.wavelength is None
+
+
+def test_a_picture_that_is_no_object_of_the_scan_is_left_out(tmp_path):
+    """As Ptychodus writes: its probe is image_1, with a variation of it; no origin."""
+    path = foreign(tmp_path / "a.cxi")
+    with h5py.File(path, "a") as file:
+        file["entry_1/image_1/data"] = complex_array(2, 3, 6, 6)
+        file["entry_1/instrument_1/source_1/illumination"] = h5py.SoftLink("/entry_1/image_1/data")
+        probe = file["entry_1/image_1/data"][0]
+    scan = read_scan(path)
+    assert scan.object is None and "left out" in scan.metadata["image_1"]
+    assert np.array_equal(scan.probe, probe)
+
+
+@pytest.mark.parametrize("name", ["data_1/process_1/configuration/near_field", "near_field"])
+def test_a_near_field_scan_is_refused_with_the_reason(tmp_path, name):
+    path = foreign(tmp_path / "a.cxi")
+    with h5py.File(path, "a") as file:
+        file[f"entry_1/{name}"] = False
+    assert len(read_scan(path)) == 4
+    with h5py.File(path, "a") as file:
+        file[f"entry_1/{name}"][()] = True
+    with pytest.raises(InputError, match=f"{name}: a near-field scan; expected far-field diffraction patterns"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("name", ["Blosc", "LZ4", "Zstd", "Bitshuffle"])
+def test_frames_compressed_with_plugins(tmp_path, name):
+    path, frames = foreign(tmp_path / "a.cxi"), RNG.integers(0, 9, (4, 6, 6))
+    with h5py.File(path, "a") as file:
+        del file["entry_1/instrument_1/detector_1/data"]
+        packed = getattr(hdf5plugin, name)()
+        file.create_dataset("entry_1/instrument_1/detector_1/data", data=frames, chunks=(2, 6, 6), **packed)
+    assert np.array_equal(read_scan(path).frames[:], frames)
+
+
 def test_raster_of_frames(tmp_path):
     scan = read_scan(foreign(tmp_path / "a.cxi", data=RNG.integers(0, 9, (2, 2, 6, 6))))
     assert scan.raster == (2, 2) and scan.frames.shape == (4, 6, 6)
@@ -261,7 +331,7 @@ def test_unknown_position_unit(tmp_path):
     path = foreign(tmp_path / "bad.cxi")
     with h5py.File(path, "a") as file:
         file["entry_1/sample_1/geometry_1/translation"].attrs["units"] = "furlong"
-    with pytest.raises(InputError, match="unknown unit of positions; found furlong"):
+    with pytest.raises(InputError, match="units: unknown unit; found furlong, expected m, mm"):
         read_scan(path)
 
 

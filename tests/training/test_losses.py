@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptychow.training.losses import LOSSES, complex_loss, uniform_loss
+from ptychow.training.losses import LOSSES, complex_loss, uniform_loss, weighted_loss
 
 
 def patches(seed, count=3, size=8):
@@ -63,6 +63,18 @@ def test_the_uniform_loss_is_the_sum_of_two_mean_absolute_errors():
     expected += np.abs(phase.numpy() - np.angle(labels.numpy())).mean()
     assert uniform_loss(amplitude, phase, labels, weight) == pytest.approx(expected, rel=1e-5)
     assert uniform_loss(amplitude, phase, labels, 0 * weight) == uniform_loss(amplitude, phase, labels, weight)
+
+
+def test_the_weighted_loss_is_the_uniform_one_where_every_pixel_weighs_alike():
+    amplitude, phase, weight = patches(9)
+    labels = torch.polar(*patches(10)[:2])
+    assert weighted_loss(amplitude, phase, labels, torch.ones_like(weight)) == pytest.approx(
+        float(uniform_loss(amplitude, phase, labels, weight)), rel=1e-5
+    )
+    half = torch.zeros_like(weight)
+    half[: len(half) // 2] = 2
+    part = [value[:, : len(half) // 2] for value in (amplitude, phase, labels)]
+    assert weighted_loss(amplitude, phase, labels, half) == pytest.approx(float(uniform_loss(*part, half)), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -22,6 +22,18 @@ Output = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps or xpu.")]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", help="torch, torch-compiled, openvino, onnxruntime, or auto: the fastest, measured once."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp32, bf16 or int8; by default fp32, and with --engine auto the fastest that costs no accuracy.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads of the network.", min=1)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all random choices.", min=0)]
 Force = Annotated[bool, typer.Option("--force", help="Go on where Model and data do not match.")]
 StitchingOption = Annotated[
@@ -38,6 +50,10 @@ Mapping = Annotated[
         metavar="NAME=VALUE",
         help="What the file does not say (docs/formats.md): repeated, or a TOML file of such lines.",
     ),
+]
+Positions = Annotated[
+    Path | None,
+    typer.Option("--positions", metavar="FILE", help="Positions in a file of their own: text, CSV, HDF5, npy or npz."),
 ]
 
 Advance = Callable[..., None]
@@ -154,6 +170,15 @@ def require_choice(option: str, value: str, *allowed: str) -> None:
         raise InputError("unknown", field=option, found=value, expected=" or ".join(allowed))
 
 
+def require_engine(engine: str, precision: str | None) -> None:
+    """Raise InputError unless --engine and --precision exist and go together."""
+    from ptychow.engines import ENGINES, PRECISIONS
+
+    require_choice("--engine", engine, "auto", *ENGINES)
+    if precision is not None:
+        require_choice("--precision", precision, *(PRECISIONS if engine == "auto" else ENGINES[engine].precisions))
+
+
 def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
     """NAME=/path pairs, or TOML files of them, as one mapping. Raises InputError on anything else."""
     from ptychow.errors import InputError
@@ -178,12 +203,17 @@ def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
     return mapping
 
 
-def open_scan(file: Path, mapping: list[str] | None, pixel_size_nm: float | None) -> Scan:
-    """The scan in `file`, as the options --map and --pixel-size-nm explain it."""
+def open_scan(
+    file: Path, mapping: list[str] | None, pixel_size_nm: float | None, positions: Path | None = None
+) -> Scan:
+    """The scan in `file`, as the options --map, --pixel-size-nm and --positions explain it."""
     from ptychow.formats import read_scan
 
     pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    return read_scan(file, mapping=parse_mapping(mapping), pixel_size=pixel_size)
+    explained = parse_mapping(mapping) or {}
+    if positions is not None:
+        explained["positions_file"] = str(positions)
+    return read_scan(file, mapping=explained, pixel_size=pixel_size)
 
 
 def output_path(output: Path | None, source: Path, ending: str, *others: Path) -> Path:

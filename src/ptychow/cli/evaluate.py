@@ -14,6 +14,7 @@ from ptychow.cli.common import (
     Mapping,
     Output,
     PixelSize,
+    Positions,
     Quiet,
     Report,
     StitchingOption,
@@ -61,6 +62,7 @@ def evaluate(
     device: Device = "auto",
     force: Force = False,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -82,7 +84,7 @@ def evaluate(
     require_choice("--stitching", stitching, "probe", "central-crop")
     target = output_path(output, model, "_evaluation.json", file)
     loaded = Model.load(model)
-    scan = open_scan(file, mapping, pixel_size_nm)
+    scan = open_scan(file, mapping, pixel_size_nm, positions)
     result = run(
         loaded,
         scan,

@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Json, Mapping, Output, PixelSize, Quiet, Report, open_scan, output_path, parse_mapping
+from ptychow.cli.common import (
+    Json,
+    Mapping,
+    Output,
+    PixelSize,
+    Positions,
+    Quiet,
+    Report,
+    open_scan,
+    output_path,
+    parse_mapping,
+)
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
     output: Output = None,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -25,7 +37,7 @@ def inspect(
 
     report = Report(as_json, quiet)
     target = output_path(output, file, "_inspection.png")
-    scan = open_scan(file, mapping, pixel_size_nm)
+    scan = open_scan(file, mapping, pixel_size_nm, positions)
     with report.progress("Reading frames", len(scan)) as advance:
         found = inspect_scan(scan, format=recognise(file, parse_mapping(mapping)).title, on_frames=advance)
     report.table(scan.name, ["what", "found"], found.describe())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from ptychow.cli.common import (
     Mapping,
     Output,
     PixelSize,
+    Positions,
     Quiet,
     Report,
     Seed,
@@ -20,56 +21,88 @@ from ptychow.cli.common import (
     output_path,
 )
 
+if TYPE_CHECKING:
+    from ptychow.scan import Scan
+    from ptychow.solver import Labelled
+
 
 def label(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
     output: Output = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over all frames.")] = 40,
+    solver: Annotated[str, typer.Option("--solver", help="lsqml, epie, mpie, rpie or dm.")] = "lsqml",
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help="Passes over all frames; by default until the error is on a plateau."),
+    ] = None,
     modes: Annotated[
         int | None,
         typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Frames a step.")] = 64,
+    noise: Annotated[
+        str | None, typer.Option("--noise", help="gaussian (of root counts) or poisson; lsqml knows both.")
+    ] = None,
+    refine_positions: Annotated[
+        bool, typer.Option("--refine-positions", help="Correct the scan positions first (minutes).")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Frames a step; the solver's by default.")
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Reconstruct object and probe iteratively (Pty-Chi LSQML) and write the scan with them."""
-    from ptychow.figures import object_figure
-    from ptychow.formats import write_scan
-    from ptychow.solver import illumination
+    """Reconstruct object and probe iteratively (Pty-Chi) and write the scan with them."""
+    from ptychow.solver import choose_modes, method_named, require_memory
     from ptychow.solver import label as run
 
     report = Report(as_json, quiet)
     target = output_path(output, file, "_labelled.cxi")
-    scan = open_scan(file, mapping, pixel_size_nm)
+    scan = open_scan(file, mapping, pixel_size_nm, positions)
+    method = method_named(solver)
+    memory = require_memory(scan, method, batch_size, choose_modes(scan, modes))
+    report.line(f"{method.title}: {len(scan):,} frames, about {memory.needed:.1f} GiB of memory")
+    if memory.tight:
+        report.warn(f"memory is tight: {memory.free:.1f} GiB are free")
+    if refine_positions:
+        scan = _at_refined_positions(scan, report, modes, device, seed)
     with report.progress("Reconstructing", epochs) as advance:
         result = run(
             scan,
+            method=solver,
             epochs=epochs,
             batch_size=batch_size,
             probe_modes=modes,
+            noise=noise,
             device=device,
             seed=seed,
-            on_epoch=lambda _, error: advance(note=f"error {error:.4f}"),
+            on_epoch=lambda progress: advance(note=f"error {progress.errors[-1]:.4f}"),
         )
+    finish(report, result, target, "labelled scan")
+
+
+def finish(report: Report, result: Labelled, target: Path, what: str) -> None:
+    """Write the scan with what was found and a picture of it, and say so."""
+    from ptychow.figures import object_figure
+    from ptychow.formats import write_scan
+    from ptychow.solver import illumination
+
     for note in result.notes:
         report.line(f"note: {note}")
-    found = result.scan.object
-    assert found is not None and result.scan.probe is not None
+    scan, found = result.scan, result.scan.object
+    assert found is not None and scan.probe is not None
     report.line(f"{found.source}: error {result.errors[0]:.4f} -> {result.errors[-1]:.4f} in {result.seconds:.0f} s")
-
-    write_scan(target, result.scan)
-    report.wrote("labelled scan", target)
-    light = illumination(result.scan)
+    write_scan(target, scan)
+    report.wrote(what, target)
+    light = illumination(scan)
     picture = target.with_suffix(".png")
     object_figure(
         picture,
         found,
-        result.scan.probe,
+        scan.probe,
         region=light > 0.05 * light.max(),
         pixel_size=scan.geometry.pixel_size,
         title=f"{scan.name}: {found.source}",
@@ -81,9 +114,31 @@ def label(
             "frames": len(scan),
             "object_shape": found.image.shape,
             "object_origin_px": found.origin,
-            "probe_modes": len(result.scan.probe),
+            "probe_modes": len(scan.probe),
             "errors": result.errors,
             "seconds": result.seconds,
             "notes": result.notes,
         }
     )
+
+
+def _at_refined_positions(scan: Scan, report: Report, modes: int | None, device: str, seed: int) -> Scan:
+    """The scan with its positions corrected from the frames."""
+    import numpy as np
+
+    from ptychow.position_refinement import number_of_rounds
+    from ptychow.position_refinement import refine_positions as run
+
+    with report.progress("Positions", number_of_rounds()) as advance:
+        found = run(
+            scan,
+            probe_modes=modes,
+            device=device,
+            seed=seed,
+            on_round=lambda step: advance(note=f"error {step.error:.4f}, moved {step.moved:.2f} px"),
+        )
+    distance = np.hypot(*found.moved_px.T)
+    report.line(f"positions moved by {np.median(distance):.2f} px (median), in {found.seconds:.0f} s")
+    if found.uncertain.any():
+        report.warn(f"{found.uncertain.sum()} frames fit nowhere as well as the others: their positions are doubtful")
+    return found.scan

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from ptychow.cli.common import Json, Mapping, Output, PixelSize, Quiet, Report, open_scan, output_path, require_choice
+from ptychow.cli.common import (
+    Json,
+    Mapping,
+    Output,
+    PixelSize,
+    Positions,
+    Quiet,
+    Report,
+    open_scan,
+    output_path,
+    require_choice,
+)
 
 
 def prepare(
@@ -34,6 +45,7 @@ def prepare(
     ] = None,
     threshold: Annotated[float, typer.Option("--threshold", help="Set counts below it to 0.", min=0)] = 0.0,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,7 +59,7 @@ def prepare(
     report = Report(as_json, quiet)
     require_choice("--orientation", orientation, *Orientation)
     target = output_path(output, file, "_prepared.cxi")
-    scan = open_scan(file, mapping, pixel_size_nm)
+    scan = open_scan(file, mapping, pixel_size_nm, positions)
     preparation = Preparation.fit(
         scan,
         size=size,

@@ -9,17 +9,22 @@ import typer
 
 from ptychow.cli.common import (
     Device,
+    EngineOption,
     Force,
     Json,
     Mapping,
     Output,
     PixelSize,
+    Positions,
+    PrecisionOption,
     Quiet,
     Report,
     StitchingOption,
+    Threads,
     open_scan,
     output_path,
     require_choice,
+    require_engine,
 )
 
 
@@ -32,10 +37,23 @@ def reconstruct(
         str, typer.Option("--scale", help="Count scale: scan (measured on it), or model (the Model's own).")
     ] = "scan",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Frames at a time.", min=1)] = 64,
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
+    engine: EngineOption = "torch",
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Let an iterative reconstruction (Pty-Chi LSQML) finish the picture.")
+    ] = False,
+    refine_epochs: Annotated[
+        int | None,
+        typer.Option("--refine-epochs", help="Its passes; by default until its error is on a plateau.", min=1),
+    ] = None,
+    refine_seconds: Annotated[
+        float | None, typer.Option("--refine-seconds", help="Begin no further pass after so many seconds.", min=0)
+    ] = None,
     device: Device = "auto",
     force: Force = False,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,9 +65,9 @@ def reconstruct(
     report = Report(as_json, quiet)
     require_choice("--stitching", stitching, "probe", "central-crop")
     require_choice("--scale", scale, "scan", "model")
-    require_choice("--precision", precision, "fp32", "bf16")
+    require_engine(engine, precision)
     loaded = Model.load(model)
-    scan = open_scan(file, mapping, pixel_size_nm)
+    scan = open_scan(file, mapping, pixel_size_nm, positions)
     target = output_path(output, file, f"_{loaded.card.network}.cxi", model)
     with report.progress("Reconstructing", len(scan)) as advance:
         result = run(
@@ -58,18 +76,37 @@ def reconstruct(
             stitching=stitching,  # type: ignore[arg-type]  # checked above
             scale=scale,  # type: ignore[arg-type]
             batch_size=batch_size,
+            engine=engine,
             device=device,
             precision=precision,
+            threads=threads,
             force=force,
             advance=advance,
         )
+    if refine or refine_epochs is not None or refine_seconds is not None:
+        from ptychow.refinement import refine_reconstruction
+
+        with report.progress("Refining", refine_epochs) as advance:
+            result = refine_reconstruction(
+                result,
+                scan,
+                loaded,
+                epochs=refine_epochs,
+                seconds=refine_seconds,
+                device=device,
+                on_epoch=lambda progress: advance(note=f"error {progress.errors[-1]:.4f}"),
+            )
     for warning in result.warnings:
         report.warn(warning)
     summary = result.summary
     report.line(
         f"{summary['frames']:,} frames in {summary['seconds']:.2f} s: {summary['frames_per_second']:.0f} frames/s "
-        f"in all, {summary['network_frames_per_second']:.0f} through preparation and network"
+        f"in all, {summary['network_frames_per_second']:.0f} through preparation and network "
+        f"({summary['engine']}, {summary['precision']})"
     )
+    if result.network_image is not None:
+        refinement = summary["refinement"]
+        report.line(f"{refinement['epochs']} epochs in {refinement['seconds']:.1f} s, {refinement['notes'][-1]}")
     result.save(target)
     report.wrote("object", target)
     picture = target.with_suffix(".png")

@@ -27,9 +27,19 @@ if TYPE_CHECKING:
 
 def train(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Labelled scans of one instrument.")],
-    network: Annotated[str, typer.Option("--network", help="ptychonn, w1, w2 or w3; see ptychow networks.")] = "w3",
+    network: Annotated[
+        str | None, typer.Option("--network", help="w3 by default, or that of --start; see ptychow networks.")
+    ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help="ptychow, or paper; see docs/training.md.")] = "ptychow",
     output: Output = None,
+    start: Annotated[Path | None, typer.Option("--start", help="Model to go on from: fine-tuning.")] = None,
+    physics: Annotated[
+        str | None,
+        typer.Option("--physics", help="amplitude or poisson: compare measured with predicted diffraction, too."),
+    ] = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="With --physics: by diffraction alone, labels are not looked at.")
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the training frames, instead of the recipe's.")
     ] = None,
@@ -71,18 +81,33 @@ def train(
     from ptychow.evaluation import evaluate
     from ptychow.figures import training_figure
     from ptychow.files import write_json
+    from ptychow.model import Model
     from ptychow.training import recipe_named
     from ptychow.training import train as run
 
     report = Report(as_json, quiet)
     require_choice("--precision", precision, "fp32", "bf16")
     require_choice("--split", split, "spatial", "random", "none")
+    if physics is not None:
+        require_choice("--physics", physics, "amplitude", "poisson")
+    if no_labels and physics is None:
+        raise InputError("leaves nothing to train by", field="--no-labels", remedy="Add --physics amplitude")
+    model = None if start is None else Model.load(start)
+    if model is not None and network not in (None, model.card.network):
+        raise InputError("not the network of --start", field="--network", found=network, expected=model.card.network)
+    network = network or ("w3" if model is None else model.card.network)
     target = output_path(output, files[0], f"_{network}.safetensors", *files)
     checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
     if resume and not checkpoint.exists():
         raise InputError("nothing to resume", file=checkpoint, remedy="Train without --resume")
     settings = recipe_named(
-        recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule
+        recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        physics=physics,
+        virtual=1 if no_labels else None,
     )
     scans = [open_scan(file, mapping, pixel_size_nm) for file in files]
     with report.progress("Training", settings.epochs) as advance, _log(tensorboard) as log:
@@ -96,6 +121,7 @@ def train(
             scans,
             network,
             settings,
+            start=model,
             size=size,
             split=split,
             validation=validation,
@@ -127,7 +153,7 @@ def train(
     card = trained.model.card
     write_json(history_path, {"history": asdict(trained.history), "training": card.training, "recipe": card.recipe})
     report.wrote("loss curves", history_path)
-    training_figure(picture, _curves(trained.history), title=f"{network}, {settings.name} recipe, seed {seed}")
+    training_figure(picture, trained.history.curves(), title=f"{network}, {settings.name} recipe, seed {seed}")
     report.wrote("picture", picture)
     report.finish({"network": network, **card.training, "warnings": list(trained.warnings)})
 
@@ -139,16 +165,6 @@ def _describe(trained: Trained) -> str:
     steps, seconds, loss = (card.training[name] for name in ("steps", "seconds", "train_loss"))
     result = f"{card.network}: {steps} steps in {seconds:.0f} s, last training loss {loss:.4f}"
     return f"{result}; {split.kind} split of the first scan: {blocks}"
-
-
-def _curves(history: History) -> dict[str, list[float]]:
-    """The history as `training_figure` takes it."""
-    curves = {
-        "epoch": [float(epoch) for epoch in range(1, history.epochs + 1)],
-        "train": history.train_loss,
-        "learning_rate": history.learning_rate,
-    }
-    return curves | ({"validation": history.validation_loss} if history.validation_loss else {})
 
 
 class _log:

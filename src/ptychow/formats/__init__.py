@@ -1,4 +1,4 @@
-"""Scan files: reading by content, writing as CXI.
+"""Scan files: reading by content, writing.
 
 A new format is one file with a `FORMAT` and one entry in `FORMATS`; more particular formats come first.
 """
@@ -13,15 +13,29 @@ from pathlib import Path
 import h5py
 
 from ptychow.errors import InputError, about
-from ptychow.formats import cxi, hdf5, ptychonn, tike_npz
+from ptychow.formats import (
+    cxi,
+    dectris,
+    hdf5,
+    nexus,
+    position_files,
+    ptychodus,
+    ptychonn,
+    ptychoshelves,
+    ptyd,
+    tiff,
+    tike_npz,
+)
 from ptychow.formats.base import Format
 from ptychow.formats.cxi import write_scan
+from ptychow.formats.matlab_files import is_matlab
 from ptychow.formats.numpy_files import npz_members
 from ptychow.scan import Scan
 
 __all__ = ["FORMATS", "Format", "read_scan", "recognise", "write_scan"]
 
-FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in (cxi, tike_npz, ptychonn, hdf5)}
+MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, tiff, hdf5)
+FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in MODULES}
 
 
 def read_scan(
@@ -30,7 +44,8 @@ def read_scan(
     """The scan in a file; its frames stay on disk until wanted.
 
     path: any file one of `FORMATS` recognises by its content.
-    mapping: what the file does not say by itself; every format has its own `keys`.
+    mapping: what the file does not say by itself; every format has its own `keys`, and all take a file of positions
+        (`position_files.KEYS`), which then count instead of the file's own.
     pixel_size: of the object, in metres, where the file does not say.
     Raises InputError for whatever is missing, damaged, unknown or contradictory.
     """
@@ -39,6 +54,8 @@ def read_scan(
     chosen = recognise(path, mapping)
     with about(path):
         scan = chosen.read(path, mapping)
+        if "positions_file" in mapping and "positions_file" not in chosen.keys:
+            scan = position_files.with_positions(scan, mapping)
         return scan if pixel_size is None else _with_pixel_size(scan, pixel_size)
 
 
@@ -49,7 +66,8 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
     """
     mapping = mapping or {}
     _require_file(path)
-    candidates = [known for known in FORMATS.values() if known.recognises(path)]
+    of_folders = [tiff.FORMAT] if path.is_dir() else FORMATS.values()
+    candidates = [known for known in of_folders if known.recognises(path)]
     if not candidates:
         raise InputError(
             "not a scan file of a known kind",
@@ -58,14 +76,14 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
             expected=" or ".join(known.title for known in FORMATS.values()),
         )
     for candidate in candidates:
-        if set(mapping) <= set(candidate.keys):
+        if set(mapping) <= {*candidate.keys, *position_files.KEYS}:
             return candidate
-    known_keys = [key for candidate in candidates for key in candidate.keys]
+    known_keys = list(dict.fromkeys(key for known in candidates for key in (*known.keys, *position_files.KEYS)))
     raise InputError(
         "a mapping this kind of file does not understand",
         file=path,
         field=", ".join(sorted(set(mapping) - set(known_keys)) or sorted(mapping)),
-        expected="some of " + ", ".join(known_keys) if known_keys else "no mapping",
+        expected="some of " + ", ".join(known_keys),
     )
 
 
@@ -86,8 +104,8 @@ def _with_pixel_size(scan: Scan, pixel_size: float) -> Scan:
 
 
 def _require_file(path: Path) -> None:
-    """Raise InputError for whatever is not a readable file with something in it."""
-    if path.is_dir():
+    """Raise InputError for whatever is not a readable file, or folder of pictures, with something in it."""
+    if path.is_dir() and not tiff.recognises(path):
         names = sorted(item.name for item in path.iterdir())
         found = (
             "an empty folder"
@@ -99,7 +117,7 @@ def _require_file(path: Path) -> None:
         raise InputError("no such file", file=path, remedy="Check the name")
     if not os.access(path, os.R_OK):
         raise InputError("not readable for you", file=path, remedy="Check the file's permissions")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise InputError("empty", file=path, found="0 bytes", remedy="Copy it again")
 
 
@@ -110,15 +128,14 @@ def _looks_like(path: Path) -> str:
     members = npz_members(path)
     if members:
         return f"an npz file with {', '.join(members[:8])}"
+    if is_matlab(path):
+        return "a MATLAB file without frames or a reconstruction in it"
     with path.open("rb") as file:
         head = file.read(8)
     known = {
         b"\x93NUMPY": "a numpy array file",
         b"PK\x03\x04": "a zip archive that is not a complete npz file",
-        b"II*\0": "a TIFF image",
-        b"MM\0*": "a TIFF image",
         b"\x89PNG": "a PNG image",
-        b"MATLAB": "an old MATLAB file (save it with -v7.3, which is HDF5)",
         b"\x1f\x8b": "a gzip file (unpack it)",
         b"BZh": "a bzip2 file (unpack it)",
     }

@@ -20,6 +20,9 @@ class Format:
     recognises: looks into the file (never at its suffix) and says whether this format is for it.
     read: the scan, frames still on disk; gets the mapping, whose keys are all among `keys`.
     keys: what a mapping may say about such a file, with the meaning of each.
+    write: writes a scan, telling how many frames have just been written; None where PtychoW does not write it.
+    suffix: of the files that `ptychow convert` writes in this format.
+    leaves_out: what of a scan the format has no place for, in words.
     """
 
     name: str
@@ -27,6 +30,9 @@ class Format:
     recognises: Callable[[Path], bool]
     read: Callable[[Path, Mapping[str, str]], Scan]
     keys: Mapping[str, str]
+    write: Callable[[Path, Scan, Callable[[int], object] | None], None] | None = None
+    suffix: str = ""
+    leaves_out: Callable[[Scan], list[str]] = lambda scan: []
 
 
 @lru_cache
@@ -48,3 +54,13 @@ def require_memory(size: int, path: Path, field: str) -> None:
             expected=f"at most {physical_memory() / 2**30:,.1f} GiB",
             remedy="Read fewer frames at a time; unpack a compressed npz first",
         )
+
+
+def mapped_number(mapping: Mapping[str, str], key: str, path: Path) -> float | None:
+    """The number that a mapping gives for a key, or None. Raises InputError for what is no number."""
+    if key not in mapping:
+        return None
+    try:
+        return float(mapping[key])
+    except ValueError:
+        raise InputError("not a number", file=path, field=key, found=mapping[key]) from None

@@ -17,17 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
+from ptychow.formats import position_files
 from ptychow.formats.base import Format
-from ptychow.formats.cxi import PLANCK_TIMES_LIGHT
-from ptychow.formats.lazy import HDF5Frames, hdf5_listing, open_hdf5, read_hdf5_array, read_hdf5_complex
+from ptychow.formats.hdf5_files import hdf5_listing, open_hdf5, read_hdf5_array, read_hdf5_complex
+from ptychow.formats.lazy import HDF5Frames
+from ptychow.formats.probes import probe_modes
+from ptychow.formats.units import ELECTRONVOLT, UNITS, wavelength_of
 from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
 
 KEYS = {
     "frames": "dataset (N, H, W) or, for rasters, (lines, points, H, W); required",
     "positions": "dataset (N, 2) or (lines, points, 2): row (down) and column (right) of the probe's centre",
+    **position_files.KEYS,
     "positions_y": "dataset (N,) instead of positions: down",
     "positions_x": "dataset (N,) instead of positions: right",
-    "position_unit": "m, mm, um, nm or px (object pixels); required",
     "mask": "dataset (H, W), not 0 where the detector is good",
     "bad_pixels": "dataset (H, W), not 0 where it is bad (Dectris pixel_mask, NeXus)",
     "saturation": "counts from which values are not to be believed",
@@ -40,8 +43,6 @@ KEYS = {
     "detector_pixel_m": "number",
     "pixel_size_m": "number, of the object",
 }
-UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "px": 1.0}
-ELECTRONVOLT = 1.602176634e-19  # J, exact by definition of the SI
 
 
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:
@@ -51,15 +52,12 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """
     with open_hdf5(path) as file:
         _require_keys(file, path, mapping)
-        unit = mapping["position_unit"]
-        if unit not in UNITS:
-            raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
         frames = HDF5Frames.open(path, mapping["frames"])
-        position_unit: PositionUnit = "px" if unit == "px" else "m"
+        positions, unit = _positions(file, path, mapping)
         return Scan(
             frames=frames,
-            positions=_positions(file, path, mapping) * UNITS[unit],
-            position_unit=position_unit,
+            positions=positions,
+            position_unit=unit,
             geometry=_geometry(file, path, mapping),
             mask=_mask(file, path, mapping),
             saturation=_number(file, path, mapping, "saturation"),
@@ -73,9 +71,11 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
 
 def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> None:
     """Raise InputError where the mapping leaves open, or says twice, what must be known."""
-    missing = [key for key in ("frames", "position_unit") if key not in mapping]
-    if "positions" not in mapping and not {"positions_x", "positions_y"} <= set(mapping):
-        missing.append("positions (or positions_y and positions_x)")
+    missing = [] if "frames" in mapping else ["frames"]
+    if "positions_file" not in mapping:
+        missing += [] if "position_unit" in mapping else ["position_unit"]
+        if "positions" not in mapping and not {"positions_x", "positions_y"} <= set(mapping):
+            missing.append("positions (or positions_y and positions_x)")
     if missing:
         raise InputError(
             "an HDF5 file that must be explained by a mapping" if not mapping else "the mapping leaves out",
@@ -86,14 +86,25 @@ def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> No
             + ", ".join(KEYS)
             + ")",
         )
-    for keys in (("mask", "bad_pixels"), ("wavelength_m", "energy_ev"), ("positions", "positions_x")):
+    exclusive = (("mask", "bad_pixels"), ("wavelength_m", "energy_ev"), ("positions", "positions_x"))
+    for keys in (*exclusive, ("positions", "positions_file")):
         if set(keys) <= set(mapping):
             raise InputError("the mapping says the same thing twice", file=path, field=" and ".join(keys))
     if "object" in mapping and "object_origin_px" not in mapping:
         raise InputError("the mapping leaves out where the object lies", file=path, field="object_origin_px")
 
 
-def _positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[Any]:
+def _positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[Any], PositionUnit]:
+    """Positions in metres or pixels, and which of the two."""
+    if "positions_file" in mapping:
+        return position_files.read_positions(mapping)
+    unit = mapping["position_unit"]
+    if unit not in UNITS:
+        raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
+    return _own_positions(file, path, mapping) * UNITS[unit], "px" if unit == "px" else "m"
+
+
+def _own_positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[Any]:
     if "positions" in mapping:
         values = read_hdf5_array(file, mapping["positions"], path)
         return values.reshape(-1, 2) if values.ndim == 3 and values.shape[2] == 2 else values
@@ -111,9 +122,7 @@ def _positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArr
 def _geometry(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> Geometry:
     energy = _number(file, path, mapping, "energy_ev")
     return Geometry(
-        wavelength=PLANCK_TIMES_LIGHT / (energy * ELECTRONVOLT)
-        if energy
-        else _number(file, path, mapping, "wavelength_m"),
+        wavelength=wavelength_of(energy * ELECTRONVOLT) if energy else _number(file, path, mapping, "wavelength_m"),
         distance=_number(file, path, mapping, "distance_m"),
         detector_pixel=_number(file, path, mapping, "detector_pixel_m"),
         pixel_size=_number(file, path, mapping, "pixel_size_m"),
@@ -131,8 +140,7 @@ def _mask(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[np
 def _probe(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[np.complex64] | None:
     if "probe" not in mapping:
         return None
-    probe = read_hdf5_complex(file, mapping["probe"], path)
-    return probe[None] if probe.ndim == 2 else probe
+    return probe_modes(read_hdf5_complex(file, mapping["probe"], path))
 
 
 def _object(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> ObjectImage | None:

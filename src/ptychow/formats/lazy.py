@@ -9,21 +9,22 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
-import hdf5plugin  # noqa: F401  (registers the filters detectors compress with: bitshuffle, LZ4, Zstandard, Blosc)
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats.base import require_memory
-from ptychow.formats.numpy_files import map_array, read_header
+from ptychow.formats.hdf5_chunks import require_sound_chunks
+from ptychow.formats.hdf5_files import hdf5_dataset, open_hdf5
+from ptychow.formats.numpy_files import map_array, read_header, require_stored
+from ptychow.scan import Frames
+
+MOST_PIXELS = 2**26  # of a frame: four times the largest detectors
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ class LazyFrames(ABC):
                 field=self.dataset or None,
                 found=f"shape {self.stored_shape}",
                 expected="(frames, rows, columns) or (lines, points, rows, columns)",
+            )
+        if math.prod(self.stored_shape[-2:]) > MOST_PIXELS:
+            raise InputError(
+                "frames larger than any detector's",
+                file=self.path,
+                field=self.dataset or None,
+                found=f"shape {self.stored_shape}",
             )
 
     @property
@@ -106,11 +114,13 @@ class HDF5Frames(LazyFrames):
     def open(cls, path: str | os.PathLike[str], dataset: str) -> HDF5Frames:
         """Look at the shape, read nothing else.
 
-        Raises InputError where it is missing or of the wrong rank.
+        Raises InputError where it is missing, never written, or of the wrong rank.
         """
         path = Path(path)
         with open_hdf5(path) as file:
             found = hdf5_dataset(file, dataset, path)
+            if found.size and not found.is_virtual and not found.id.get_storage_size():
+                raise InputError("no frame has been written", file=path, field=dataset, found=f"shape {found.shape}")
             return cls(path, dataset, tuple(int(length) for length in found.shape), found.dtype)
 
     def _read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
@@ -121,7 +131,7 @@ class HDF5Frames(LazyFrames):
         breaks = (np.diff(wanted) > 1) | (np.diff(wanted // points) > 0)
         result = np.empty((len(wanted), *self.shape[1:]), self.dtype)
         with open_hdf5(self.path) as file:
-            dataset = hdf5_dataset(file, self.dataset, self.path)
+            dataset = hdf5_dataset(file, self.dataset, self.path, deep=0)
             if tuple(dataset.shape) != self.stored_shape:
                 raise InputError(
                     "has changed since it was opened", file=self.path, field=self.dataset, found=dataset.shape
@@ -130,6 +140,8 @@ class HDF5Frames(LazyFrames):
                 if len(run):
                     line, first = divmod(int(wanted[run[0]]), points)
                     part = slice(first, first + len(run))
+                    place = [(line, line + 1)] if self.raster else []
+                    require_sound_chunks(dataset, [*place, (part.start, part.stop)], self.path, self.dataset)
                     result[run[0] : run[-1] + 1] = dataset[line, part] if self.raster else dataset[part]
         return result if np.array_equal(wanted, indices) else result[order]
 
@@ -145,10 +157,11 @@ class NumpyFrames(LazyFrames):
     def open(cls, path: str | os.PathLike[str], dataset: str = "") -> NumpyFrames:
         """Look at the array's header, read nothing else.
 
-        Raises InputError for what is not a stack of numbers.
+        Raises InputError for what is not a stack of numbers, or is truncated.
         """
         path = Path(path)
         header = read_header(path, dataset)
+        require_stored(path, dataset, header)
         return cls(path, dataset, header.shape, header.dtype)
 
     @cached_property
@@ -162,80 +175,71 @@ class NumpyFrames(LazyFrames):
         return np.array(self._array[indices])
 
 
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file for reading. What h5py says about damage, which is anything, becomes an InputError with the name."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"cannot be read ({' '.join(str(error).split())})",
-            file=path,
-            expected="a complete HDF5 file",
-            remedy="It is truncated, damaged, still being written, or compressed by an unknown filter",
-        ) from error
+@dataclass(frozen=True)
+class JoinedFrames:
+    """Frames of several stacks that belong to one file, one after the other.
+
+    Raises InputError where they are not alike.
+    """
+
+    path: Path
+    parts: tuple[Frames, ...]
+
+    def __post_init__(self) -> None:
+        kinds = {(part.shape[1:], np.dtype(part.dtype)) for part in self.parts}
+        if len(kinds) != 1:
+            found = " and ".join(sorted(f"{dtype} {shape}" for shape, dtype in kinds)) or "no frames"
+            raise InputError("parts that do not fit together", file=self.path, field="frames", found=found)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        height, width = self.parts[0].shape[1:]
+        return sum(part.shape[0] for part in self.parts), height, width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values."""
+        return self.parts[0].dtype
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As `LazyFrames`."""
+        if isinstance(index, int | np.integer):
+            return self[np.array([index])][0]
+        indices = _indices(index, self.shape[0])
+        ends = np.cumsum([part.shape[0] for part in self.parts])
+        owner = np.searchsorted(ends, indices, side="right")
+        require_memory(len(indices) * math.prod(self.shape[1:]) * self.dtype.itemsize, self.path, "frames")
+        result = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        for number in np.unique(owner):
+            chosen = owner == number
+            part = self.parts[number]
+            result[chosen] = part[indices[chosen] - (ends[number] - part.shape[0])]
+        return result
 
 
-def hdf5_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """The dataset `name`. Raises InputError where it, or a file that it is made of, is missing."""
-    found = file.get(name)
-    link = file.get(name, getlink=True)
-    if found is None and isinstance(link, h5py.ExternalLink):
-        raise InputError(
-            "a link to another file leads nowhere",
-            file=path,
-            field=name,
-            found=f"{link.path} of {link.filename}",
-            remedy="Copy that file beside this one",
-        )
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
-        raise InputError(
-            "no such dataset",
-            file=path,
-            field=name,
-            found=", ".join(hdf5_listing(file)) or "no dataset at all",
-            remedy="Check the name; if the file is incomplete, copy it again",
-        )
-    # HDF5 itself fills what missing files should have held with zeros, in silence.
-    sources = {source.file_name for source in found.virtual_sources()} - {"."} if found.is_virtual else set()
-    missing = sorted(name for name in sources if not (path.parent / name).is_file())
-    if missing:
-        raise InputError(
-            "made of files of which some are missing",
-            file=path,
-            field=name,
-            found=f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
-            remedy="Copy them beside this one",
-        )
-    return found
+@dataclass(frozen=True)
+class RearrangedFrames:
+    """Frames that other programs store with rows and columns exchanged, or with zero frequency in the corner."""
 
+    frames: Frames
+    transposed: bool = False
+    shifted: bool = False
 
-def read_hdf5_array(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
-    """A dataset as an array. Raises InputError where it is missing, not numbers, or larger than memory."""
-    dataset = hdf5_dataset(file, name, path)
-    if dataset.dtype.kind not in "biufc":
-        raise InputError("not numbers", file=path, field=name, found=f"dtype {dataset.dtype}")
-    require_memory(dataset.nbytes, path, name)
-    return np.asarray(dataset[()])
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        count, height, width = self.frames.shape
+        return (count, width, height) if self.transposed else (count, height, width)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values."""
+        return self.frames.dtype
 
-def read_hdf5_complex(file: h5py.File, name: str, path: Path) -> NDArray[np.complex64]:
-    """As `read_hdf5_array`, for a complex dataset. Raises InputError where it is real."""
-    values = read_hdf5_array(file, name, path)
-    if not np.iscomplexobj(values):
-        raise InputError("not complex", file=path, field=name, found=f"dtype {values.dtype}")
-    return values.astype(np.complex64, copy=False)
-
-
-def hdf5_listing(file: h5py.File, most: int = 12) -> list[str]:
-    """Path and shape of the first arrays in a file, for messages."""
-    names: list[str] = []
-
-    def note(name: str, item: h5py.Group | h5py.Dataset) -> bool | None:
-        if isinstance(item, h5py.Dataset) and item.shape:
-            names.append(f"/{name} {item.shape}")
-        return True if len(names) == most else None  # anything but None ends the visit
-
-    file.visititems(note)
-    return names
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As `LazyFrames`."""
+        found = self.frames[index]
+        if self.transposed:
+            found = np.swapaxes(found, -1, -2)
+        return np.fft.fftshift(found, axes=(-2, -1)) if self.shifted else found

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats.base import require_memory
 
+MOST_COMPRESSION = 1100  # zlib's most is 1032
 # What a damaged archive makes zipfile raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
@@ -61,6 +62,17 @@ def read_header(path: Path, member: str = "") -> Header:
     """
     with _stream(path, member) as stream:
         return _header(stream, path, member)
+
+
+def require_stored(path: Path, member: str, header: Header) -> None:
+    """Raise InputError where the file cannot hold all the values that the header promises."""
+    if not member:
+        held = path.stat().st_size
+    else:
+        with _stream(path, member), zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo(f"{member}.npy")
+        held = min(entry.file_size, MOST_COMPRESSION * entry.compress_size)
+    _require_complete(held - header.begin, header.nbytes, path, member)
 
 
 def read_array(path: Path, member: str = "") -> NDArray[Any]:

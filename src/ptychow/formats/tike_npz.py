@@ -8,7 +8,6 @@ scale. Nothing is said about wavelength, distance and pixel size, so they stay u
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ptychow.formats.base import Format
 from ptychow.formats.lazy import NumpyFrames
 from ptychow.formats.numpy_files import npz_members, read_array
+from ptychow.formats.probes import with_scaled_probe
 from ptychow.scan import Scan
 
 
@@ -48,21 +48,6 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         name=path.name,
     )
     return scan if scan.probe is None else with_scaled_probe(scan, scan.probe)
-
-
-def with_scaled_probe(scan: Scan, probe: NDArray[Any]) -> Scan:
-    """The scan with `probe` (modes, H, W) scaled so that |probe|^2 sums to the mean counts of a frame.
-
-    By Parseval's theorem for the orthonormal transform, where |object| is about 1. One pass over the frames;
-    the metadata record the factor.
-    """
-    counts = sum(float(frames.sum(dtype=np.float64)) for _, frames in scan.batches(64))
-    power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
-    if not (counts > 0 and power > 0):
-        return scan
-    factor = np.sqrt(counts / len(scan) / power)
-    record = f"multiplied by {factor:.6g} so that |probe|^2 sums to the mean counts of a frame"
-    return replace(scan, probe=(probe * factor).astype(np.complex64), metadata={**scan.metadata, "probe_scale": record})
 
 
 FORMAT = Format(

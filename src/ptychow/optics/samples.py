@@ -47,13 +47,13 @@ def labyrinth(
     is 1, so the trenches lie above it. The default phase step gives, with these walls, a phase variance of
     0.54 rad^2 on the object-pixel grid, as 1.47 rad would with perfectly sharp ones.
     """
-    distance = distance_transform_edt(~_random_strokes(shape, rng, pitch=1.3 * feature))
+    distance = distance_transform_edt(~random_strokes(shape, rng, pitch=1.3 * feature))
     metal = gaussian_filter((distance > np.median(distance)).astype(np.float32), edge)
     image = transmission(metal, phase_step, amplitude_contrast) * (1 - 4 * edge_loss * metal * (1 - metal))
     return (image / np.abs(image).mean()).astype(np.complex64)
 
 
-def _random_strokes(
+def random_strokes(
     shape: tuple[int, int],
     rng: np.random.Generator,
     *,

@@ -27,7 +27,8 @@ class TrainingSet:
     """The scans of a training, their splits (one a scan) and what belongs to all of them.
 
     preparation: without the other scans' own scales. probe: (modes, n, n) of the first scan, prepared, or None.
-    parts: the pairs of each scan. weight: (n, n) of mean 1, of the loss. warnings: in words.
+    parts: the pairs of each scan, none where the recipe asks for no labels. weight: (n, n) of mean 1, of the loss.
+    warnings: in words.
     """
 
     scans: tuple[Scan, ...]
@@ -52,12 +53,13 @@ class TrainingSet:
         """Virtual points of every scan that trains."""
         return [
             VirtualPoints(part, split.train)
-            for part, split in zip(self.parts, self.splits, strict=True)
+            for part, split in zip(self.parts, self.splits, strict=False)
             if len(split.train)
         ]
 
     def _chosen(self, indices: Sequence[Indices]) -> list[tuple[LabelledFrames, Indices]]:
-        return list(zip(self.parts, indices, strict=True))
+        # Without labels there are no parts.
+        return list(zip(self.parts, indices, strict=False))
 
 
 def assemble(
@@ -65,6 +67,7 @@ def assemble(
     recipe: Recipe,
     *,
     preparation: Preparation | None = None,
+    probe: NDArray[np.complex64] | None = None,
     size: int | None = None,
     splits: Sequence[Split] | None = None,
     split: str = "spatial",
@@ -74,7 +77,8 @@ def assemble(
 ) -> TrainingSet:
     """Check the scans against each other and the recipe, split them, and fit what is fitted to data.
 
-    The arguments are those of `ptychow.training.train`. Raises InputError for what does not fit.
+    probe: (modes, n, n), prepared, instead of the first scan's. A preparation given with statistics keeps them. The
+    other arguments are those of `ptychow.training.train`. Raises InputError for what does not fit.
     """
     first = scans[0]
     _require_same_instrument(scans)
@@ -89,11 +93,14 @@ def assemble(
             split_scan(scan.positions_px, reach, split, seed=seed, validation=validation, holdout=holdout)
             for scan in scans
         ]
-    if recipe.standardise:
+    if recipe.standardise and preparation.mean_input is None:
         # The training frames' own statistics: what is held out stays unseen.
         preparation = preparation.with_scale_of(first).with_statistics_of(first.select(splits[0].train))
-    probe = None if first.probe is None else preparation.probe(first.probe)
+    if probe is None and first.probe is not None:
+        probe = preparation.probe(first.probe)
     weight = _loss_weight(first, recipe, probe, patch_size)
+    if not recipe.measured_per_batch:
+        return TrainingSet(tuple(scans), tuple(splits), preparation, probe, weight, (), ())
 
     def parts(amplitude_scale: float) -> tuple[LabelledFrames, ...]:
         return tuple(
@@ -134,7 +141,7 @@ def _require_same_instrument(scans: Sequence[Scan]) -> None:
 
 
 def _loss_weight(scan: Scan, recipe: Recipe, probe: NDArray[np.complex64] | None, size: int) -> NDArray[np.float32]:
-    """(n, n) of mean 1: the probe's intensity for the complex loss, uniform otherwise."""
+    """(n, n) of mean 1: uniform for the uniform loss, the probe's intensity otherwise."""
     if recipe.loss == "uniform":
         return np.ones((size, size), np.float32)
     if probe is None:

@@ -50,7 +50,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         else:
             groups.setdefault(group, {})[rest] = value
     for parameters in saved["param_groups"]:
-        parameters["betas"] = tuple(parameters["betas"])
+        if "betas" in parameters:  # JSON knows no tuples
+            parameters["betas"] = tuple(parameters["betas"])
     return groups, {"state": state, "param_groups": saved["param_groups"]}, record
 
 

@@ -69,10 +69,7 @@ class LabelledFrames:
     def normalise(self, labels: NDArray[np.complex64]) -> NDArray[np.complex64]:
         """Object patches (b, n, n) as the network is to predict them: scaled, and turned where it is free to."""
         labels = labels / np.float32(self.amplitude_scale)
-        if self.constant_free:
-            mean = (self.weight * labels).sum(axis=(1, 2), keepdims=True)
-            labels *= np.conj(mean) / np.maximum(np.abs(mean), 1e-12)
-        return labels
+        return turn_real(labels, self.weight) if self.constant_free else labels
 
     def inputs(self, indices: Indices) -> NDArray[np.float32]:
         """(b, 1, n, n) float32 network inputs of these frames."""
@@ -120,6 +117,12 @@ class PairSet:
                 inputs[here] = part.inputs(frames)
                 labels[here] = part.labels(frames)
         return torch.from_numpy(inputs), torch.from_numpy(labels)
+
+
+def turn_real(patches: NDArray[np.complex64], weight: NDArray[np.float32]) -> NDArray[np.complex64]:
+    """Patches (b, n, n), each turned so that its mean under the weight (n, n) is real and positive."""
+    mean = (weight * patches).sum(axis=(1, 2), keepdims=True)
+    return (patches * np.conj(mean) / np.maximum(np.abs(mean), 1e-12)).astype(np.complex64)
 
 
 def wrapped_fraction(labels: NDArray[np.complexfloating], weight: NDArray[np.float32]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -24,9 +25,13 @@ from ptychow.errors import InputError, PtychoWError
 from ptychow.training.checkpoint import clone_state, load_checkpoint, save_checkpoint
 from ptychow.training.data import PairSet
 from ptychow.training.losses import LOSSES
+from ptychow.training.muon import Muon, parameter_groups
+from ptychow.training.physics import PhysicsLoss
 from ptychow.training.recipes import Recipe
-from ptychow.training.virtual import VirtualPoints
+from ptychow.training.virtual import DrawnPairs
 
+# Inputs and labels, where there are any, and the jitter factor of each.
+_Batch = tuple[tuple[Tensor, Tensor] | None, NDArray[np.float32]]
 OnStep = Callable[[int, int, float], None]  # (epoch, step of all, training loss)
 
 
@@ -45,10 +50,19 @@ class History:
         """Finished epochs."""
         return len(self.train_loss)
 
+    def curves(self) -> dict[str, list[float]]:
+        """As `ptychow.figures.training_figure` draws them."""
+        epochs = [float(epoch) for epoch in range(1, self.epochs + 1)]
+        curves = {"epoch": epochs, "train": self.train_loss, "learning_rate": self.learning_rate}
+        return curves | ({"validation": self.validation_loss} if self.validation_loss else {})
+
 
 def steps_per_epoch(pairs: int, recipe: Recipe) -> int:
-    """Whole batches in which every measured frame comes once; a scan smaller than one batch makes one."""
-    return max(1, pairs // recipe.measured_per_batch)
+    """Whole batches in which every measured frame comes once (a scan smaller than one batch makes one); or, where
+    nothing is measured, the recipe's number.
+    """
+    measured = recipe.measured_per_batch
+    return max(1, pairs // measured) if measured else recipe.steps_per_epoch
 
 
 def fit(
@@ -59,7 +73,8 @@ def fit(
     recipe: Recipe,
     *,
     zero_input: NDArray[np.float32] | None = None,
-    virtual: Sequence[VirtualPoints] = (),
+    virtual: Sequence[DrawnPairs] = (),
+    physics: Sequence[PhysicsLoss] = (),
     seed: int = 0,
     device: str = "auto",
     precision: str = "fp32",
@@ -73,13 +88,14 @@ def fit(
 
     weight: (n, n) loss weight of mean 1. zero_input: (n, n) network input of a frame without counts (0 by default),
     about which the recipe's jitter scales inputs. virtual: where the recipe's virtual pairs come from, one a scan.
+    physics: where its physics term comes from, one a scan.
     device: "auto" takes what accelerate finds, else cpu, cuda, mps, xpu.
     precision: "fp32", or "bf16" for the network's forward pass (loss and weights stay fp32).
     identity: JSON-able facts that must be the same on resuming (network, data, recipe, seed).
     Raises InputError for an empty training set or a checkpoint of another training, PtychoWError when the loss is not
     finite or the run is interrupted (it says how to go on).
     """
-    if len(train) == 0:
+    if len(train) == 0 and (recipe.measured_per_batch or not (virtual or physics)):
         raise InputError("no frames to train on", field="split", remedy="Take smaller validation and holdout fractions")
     place = None if device == "auto" else torch.device(choose_device(device))
     accelerator = Accelerator(cpu=device == "cpu")
@@ -94,18 +110,27 @@ def fit(
     wrapped = accelerator.prepare(network) if accelerator.num_processes > 1 else network
     loss_weight = torch.as_tensor(weight, device=place)
     zero = torch.zeros(()) if zero_input is None else torch.as_tensor(zero_input)
-    loop = _Loop(wrapped, LOSSES[recipe.loss], loss_weight, zero.to(place), place, precision == "bf16")
+    loop = _Loop(
+        wrapped,
+        LOSSES[recipe.loss],
+        loss_weight,
+        zero.to(place),
+        place,
+        precision == "bf16",
+        physics,
+        recipe.physics_weight,
+    )
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     step = history.epochs * steps_per_epoch(len(train), recipe)
     try:
         for epoch in range(history.epochs, recipe.epochs):
             started, losses = perf_counter(), []
             network.train()
-            for pairs, factors in _batches(train, virtual, recipe, seed, epoch, share):
+            for batch in _ahead(_batches(train, virtual, recipe, seed, epoch, share)):
                 rate = schedule(step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = loop.loss(pairs, factors)
+                loss = loop.training_loss(batch, np.random.default_rng([seed, epoch, step, share.start]))
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 if recipe.gradient_clip is not None:
@@ -151,6 +176,17 @@ class _Loop:
     zero: Tensor
     device: torch.device
     half: bool
+    physics: Sequence[PhysicsLoss]
+    physics_weight: float
+
+    def training_loss(self, batch: _Batch, generator: np.random.Generator) -> Tensor:
+        """The labels' loss of the batch, the physics' of frames drawn at random, or their sum."""
+        pairs, factors = batch
+        terms = [] if pairs is None else [self.loss(pairs, factors)]
+        if self.physics:
+            term = self.physics[int(generator.integers(len(self.physics)))]
+            terms.append(self.physics_weight * term(self.network, generator, self.half))
+        return torch.stack(terms).sum()
 
     def loss(self, pair: tuple[Tensor, Tensor], factors: NDArray[np.float32] | None = None) -> Tensor:
         inputs, labels = (part.to(self.device, non_blocking=True) for part in pair)
@@ -173,8 +209,8 @@ class _Loop:
 
 
 def _batches(
-    train: PairSet, virtual: Sequence[VirtualPoints], recipe: Recipe, seed: int, epoch: int, share: slice
-) -> Iterator[tuple[tuple[Tensor, Tensor], NDArray[np.float32]]]:
+    train: PairSet, virtual: Sequence[DrawnPairs], recipe: Recipe, seed: int, epoch: int, share: slice
+) -> Iterator[_Batch]:
     """The pairs of each batch, measured ones in a new order and then virtual ones, and the jitter factor of each input.
 
     share: the part of every batch that this process takes.
@@ -184,17 +220,33 @@ def _batches(
     measured = recipe.measured_per_batch
     for number in range(steps_per_epoch(len(train), recipe)):
         factors = np.exp(recipe.scale_jitter * generator.standard_normal(recipe.batch_size)).astype(np.float32)[share]
-        inputs, labels = train.batch(order[number * measured : (number + 1) * measured][share])
+        parts = []
+        if measured:
+            parts.append(train.batch(order[number * measured : (number + 1) * measured][share]))
         if virtual:
             own = np.random.default_rng([seed, epoch, number, share.start])
-            points = virtual[int(own.integers(len(virtual)))]
-            more_inputs, more_labels = points.draw(len(factors) - len(inputs), own)
-            inputs, labels = torch.cat([inputs, more_inputs]), torch.cat([labels, more_labels])
-        yield (inputs, labels), factors[: len(inputs)]
+            source = virtual[int(own.integers(len(virtual)))]
+            parts.append(source.draw(len(factors) - sum(len(inputs) for inputs, _ in parts), own))
+        if parts:
+            inputs, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+            yield (inputs, labels), factors[: len(inputs)]
+        else:
+            yield None, factors
+
+
+def _ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """The same batches, each made by another thread while the one before it is trained on."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = worker.submit(next, batches, None)
+            yield batch
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Weight decay only on convolution and linear kernels: not on biases, norms and single scales."""
+    if recipe.optimizer == "muon":
+        return Muon(parameter_groups(network, recipe.weight_decay), recipe.learning_rate)
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},

@@ -15,6 +15,11 @@ def uniform_loss(amplitude: Tensor, phase: Tensor, labels: Tensor, weight: Tenso
     return (amplitude - labels.abs()).abs().mean() + (phase - labels.angle()).abs().mean()
 
 
+def weighted_loss(amplitude: Tensor, phase: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """The uniform loss with every pixel weighted, by the probe's intensity say; phases are still absolute."""
+    return (weight * ((amplitude - labels.abs()).abs() + (phase - labels.angle()).abs())).mean()
+
+
 def complex_loss(amplitude: Tensor, phase: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Probe-weighted absolute error of the complex patch after removing its constant phase.
 
@@ -29,4 +34,4 @@ def complex_loss(amplitude: Tensor, phase: Tensor, labels: Tensor, weight: Tenso
     return (weight * (difference.real**2 + difference.imag**2 + 1e-8).sqrt()).mean()
 
 
-LOSSES = {"uniform": uniform_loss, "complex": complex_loss}
+LOSSES = {"uniform": uniform_loss, "weighted": weighted_loss, "complex": complex_loss}

@@ -12,7 +12,8 @@ from ptychow.errors import InputError
 class Recipe(BaseModel):
     """How a network is trained. Unknown fields are refused.
 
-    loss: "uniform" (mean absolute error of amplitude plus of phase, every pixel alike, absolute phases) or
+    loss: "uniform" (mean absolute error of amplitude plus of phase, every pixel alike, absolute phases), "weighted"
+        (the same weighted by the probe's intensity) or
         "complex" (absolute error of the complex patch weighted by the probe's intensity, after removing the constant
         phase between prediction and label).
     transform, threshold, scale, standardise: the network input, see `ptychow.detector.Preparation`. Standardised with
@@ -24,34 +25,41 @@ class Recipe(BaseModel):
     schedule: "constant", "one-cycle" (up to `learning_rate` and down to nothing; Smith & Topin, arXiv:1708.07120) or
         "cyclic" (the PtychoNN notebooks': triangular2 between a tenth of the rate and the rate, half a cycle in six
         epochs).
-    virtual: part of each batch that comes from virtual scan points (`ptychow.training.virtual`), not measured ones.
+    virtual: part of each batch that comes from virtual scan points (`ptychow.training.virtual`), not measured ones;
+        with 1 nothing is measured: all is simulated.
+    steps_per_epoch: steps of an epoch where all is simulated; otherwise it ends when every measured frame came once.
+    physics: compare measured with predicted diffraction too (`ptychow.training.physics`), by this mismatch; with
+        `physics_weight` beside the labels' loss, or, where `virtual` is 1 and nothing is simulated, alone.
     keep: "best" weights by validation loss (where there is validation), or the "last".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    loss: Literal["uniform", "complex"]
+    loss: Literal["uniform", "weighted", "complex"]
     transform: Literal["raw", "sqrt"]
     threshold: float = Field(ge=0)
     scale: Literal["scan", "none"]
     standardise: bool
     amplitude_max: float = Field(gt=0)
     scale_jitter: float = Field(ge=0, le=1)
-    virtual: float = Field(ge=0, lt=1)
-    optimizer: Literal["adam", "adamw"]
+    virtual: float = Field(ge=0, le=1)
+    optimizer: Literal["adam", "adamw", "muon"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     gradient_clip: float | None = Field(gt=0)
     schedule: Literal["constant", "one-cycle", "cyclic"]
     batch_size: int = Field(ge=1)
     epochs: int = Field(ge=1)
+    steps_per_epoch: int = Field(default=50, ge=1)
+    physics: Literal["amplitude", "poisson"] | None = None
+    physics_weight: float = Field(default=1.0, gt=0)
     keep: Literal["best", "last"]
 
     @property
     def measured_per_batch(self) -> int:
-        """How many of a batch are measured frames; at least one."""
-        return max(1, self.batch_size - round(self.virtual * self.batch_size))
+        """How many of a batch are measured frames; at least one, unless all is simulated."""
+        return 0 if self.virtual == 1 else max(1, self.batch_size - round(self.virtual * self.batch_size))
 
 
 RECIPES = {
@@ -101,6 +109,21 @@ RECIPES = {
         ),
     )
 }
+
+# Without labels: simulated samples seen through one instrument. Rate, batch and steps as known to work on a measured
+# scan; the standardised input as in the default recipe.
+LABEL_FREE = RECIPES["ptychow"].model_copy(
+    update={
+        "name": "label-free",
+        "amplitude_max": 1.5,
+        "virtual": 1,
+        "optimizer": "muon",
+        "learning_rate": 2e-3,
+        "batch_size": 16,
+        "epochs": 60,
+        "keep": "last",
+    }
+)
 
 
 def recipe_named(name: str, **changes: object) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from ptychow.networks.base import PatternNetwork
 from ptychow.scan import Scan
 from ptychow.training.assemble import TrainingSet, assemble
 from ptychow.training.fit import History, OnStep, fit, steps_per_epoch
+from ptychow.training.physics import PhysicsLoss
 from ptychow.training.recipes import Recipe, recipe_named
-from ptychow.training.split import Split
+from ptychow.training.split import Indices, Split
+from ptychow.trust import calibrate_light
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def train(
     recipe: str | Recipe = "ptychow",
     *,
     settings: dict[str, Any] | None = None,
+    start: Model | None = None,
     preparation: Preparation | None = None,
     size: int | None = None,
     splits: Sequence[Split] | None = None,
@@ -59,7 +63,8 @@ def train(
 
     scans: with `object` or `label_patches` (truth, or labels of `ptychow label`); the "ptychow" recipe needs object and
     probe.
-    settings: the network's own. preparation: otherwise fitted to the first scan, with frames of `size` pixels.
+    settings: the network's own. start: the Model to go on from, whose network, settings, preparation and probe then
+    hold. preparation: otherwise fitted to the first scan, with frames of `size` pixels.
     splits: one a scan; otherwise made by `split_scan`. checkpoint: where the state is kept after every epoch;
     resume: go on from it. The other arguments are those of `fit`.
     Raises InputError for scans that do not fit each other or the recipe; see `fit` for the rest.
@@ -68,10 +73,16 @@ def train(
         raise InputError("negative", field="seed", found=seed, expected="0 or more")
     scans = [scans] if isinstance(scans, Scan) else list(scans)
     recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    if start is not None:
+        _require_same_gauge(start, recipe)
+        network, preparation = start.card.network, start.prepare_for(scans[0])
+    if recipe.physics and recipe.loss != "complex":
+        raise InputError("physics goes with the complex loss", field="recipe", found=recipe.name, expected="ptychow")
     data = assemble(
         scans,
         recipe,
         preparation=preparation,
+        probe=None if start is None else start.probe,
         size=size,
         splits=splits,
         split=split,
@@ -80,7 +91,15 @@ def train(
         seed=seed,
     )
     torch.manual_seed(seed)
-    net = build(network, amplitude_max=recipe.amplitude_max, **(settings or {}))
+    if start is None:
+        net = build(network, amplitude_max=recipe.amplitude_max, **(settings or {}))
+    else:
+        net = deepcopy(start.network)
+    physics = [
+        PhysicsLoss(scan, data.preparation, data.probe, split.train, kind=recipe.physics)
+        for scan, split in zip(scans, data.splits, strict=True)
+        if recipe.physics
+    ]
     dark = np.zeros((1, *scans[0].frame_shape), np.uint16)
     history = fit(
         net,
@@ -89,6 +108,7 @@ def train(
         data.weight,
         recipe,
         virtual=data.virtual_points() if recipe.virtual else (),
+        physics=physics,
         zero_input=data.preparation.apply(dark)[0, 0],
         seed=seed,
         device=device,
@@ -99,15 +119,45 @@ def train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    card, mean_pattern = _card(network, net, recipe, data, history, seed, precision)
-    return Trained(Model(card, net.cpu(), data.probe, mean_pattern), history, data.splits, data.warnings)
+    card, mean_pattern = model_card(
+        network,
+        net,
+        recipe,
+        data.scans[0],
+        data.preparation,
+        data.splits[0].train,
+        history,
+        steps=history.epochs * steps_per_epoch(len(data.train), recipe),
+        seed=seed,
+        precision=precision,
+        split=data.splits[0].kind,
+        amplitude_scale=data.parts[0].amplitude_scale if data.parts else 1.0,
+        records=[_data_record(scan, split) for scan, split in zip(data.scans, data.splits, strict=True)],
+        start=start,
+    )
+    model = Model(card, net.cpu(), data.probe, mean_pattern)
+    first = data.splits[0]
+    known = {"held-out": first.holdout, "validation": first.validation, "training": first.train}
+    return Trained(calibrate_light(model, data.scans[0], known), history, data.splits, data.warnings)
+
+
+def _require_same_gauge(start: Model, recipe: Recipe) -> None:
+    """Raise InputError unless the recipe trains what the Model it starts from predicts."""
+    expected = "constant-free" if recipe.loss == "complex" else "absolute"
+    if start.card.gauge != expected or start.card.amplitude_scale != 1:
+        raise InputError(
+            "this recipe does not go on from such a Model",
+            field="start",
+            found=f"{start.card.gauge} phases, amplitudes times {start.card.amplitude_scale:g}",
+            expected=f"{expected} phases, amplitudes times 1",
+        )
 
 
 def _identity(
     name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet, seed: int, precision: str
 ) -> dict[str, Any]:
     """What must not change between an interrupted training and its continuation."""
-    parts = list(zip(data.parts, data.splits, strict=True))
+    parts = list(zip(data.parts, data.splits, strict=False))  # none without labels
     frames = b"".join(part.tobytes() for split in data.splits for part in (split.train, split.validation))
     return {
         "ptychow": __version__,
@@ -124,26 +174,39 @@ def _identity(
     }
 
 
-def _card(
-    name: str, net: PatternNetwork, recipe: Recipe, data: TrainingSet, history: History, seed: int, precision: str
+def model_card(
+    name: str,
+    net: PatternNetwork,
+    recipe: Recipe,
+    scan: Scan,
+    preparation: Preparation,
+    frames: Indices,
+    history: History,
+    *,
+    steps: int,
+    seed: int,
+    precision: str,
+    split: str,
+    amplitude_scale: float,
+    records: list[TrainingData],
+    start: Model | None = None,
 ) -> tuple[ModelCard, NDArray[np.float32]]:
-    """The Model's contract, and the mean pattern that goes with it."""
-    first, preparation, best = data.scans[0], data.preparation, history.best_epoch
-    counts, mean_pattern = _training_statistics(first, data.splits[0], preparation)
-    validated = history.validation_loss
+    """The contract of a Model for the instrument of `scan`, and the mean pattern of its `frames` that goes with it."""
+    counts, mean_pattern = _frame_statistics(scan, frames, preparation)
+    validated, best = history.validation_loss, history.best_epoch
     card = ModelCard(
         network=name,
         settings=net.settings,
         preparation=preparation,
-        frame_shape=first.frame_shape,
-        geometry=preparation.output_geometry(first.geometry, first.frame_shape),
+        frame_shape=scan.frame_shape,
+        geometry=preparation.output_geometry(scan.geometry, scan.frame_shape),
         gauge="constant-free" if recipe.loss == "complex" else "absolute",
-        amplitude_scale=data.parts[0].amplitude_scale,
+        amplitude_scale=amplitude_scale,
         counts_per_frame=counts,
         recipe=recipe.model_dump(),
         training={
             "seed": seed,
-            "steps": history.epochs * steps_per_epoch(len(data.train), recipe),
+            "steps": steps,
             "epochs": history.epochs,
             "best_epoch": best,
             "seconds": sum(history.seconds),
@@ -151,20 +214,20 @@ def _card(
             "threads": torch.get_num_threads(),
             "train_loss": history.train_loss[-1],
             "validation_loss": validated[-1 if best is None else best] if validated else None,
-            "split": data.splits[0].kind,
-        },
-        data=[_data_record(scan, split) for scan, split in zip(data.scans, data.splits, strict=True)],
+            "split": split,
+        }
+        | ({} if start is None else {"started_from": start.card.training}),
+        data=[*([] if start is None else start.card.data), *records],
         versions=software_versions(),
     )
     return card, mean_pattern
 
 
-def _training_statistics(scan: Scan, split: Split, preparation: Preparation) -> tuple[float, NDArray[np.float32]]:
-    """Mean counts of a prepared training frame, and the mean network input before standardisation."""
-    chosen = split.train[np.unique(np.linspace(0, len(split.train) - 1, CHECKED_FRAMES).astype(int))]
-    frames = scan.frames[chosen]
+def _frame_statistics(scan: Scan, frames: Indices, preparation: Preparation) -> tuple[float, NDArray[np.float32]]:
+    """Mean counts of a prepared frame, and the mean network input before standardisation, of some of the `frames`."""
+    chosen = scan.frames[frames[np.unique(np.linspace(0, len(frames) - 1, CHECKED_FRAMES).astype(int))]]
     prepared = preparation.with_scale_of(scan).unstandardised()
-    return prepared.mean_counts(frames), prepared.apply(frames)[:, 0].mean(axis=0)
+    return prepared.mean_counts(chosen), prepared.apply(chosen)[:, 0].mean(axis=0)
 
 
 def _data_record(scan: Scan, split: Split) -> TrainingData:

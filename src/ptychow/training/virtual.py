@@ -8,6 +8,8 @@ training patches.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +25,14 @@ from ptychow.training.split import Indices
 
 # Virtual points lie within this part of a patch from a measured one, where the label is as good.
 REACH = 0.1
+
+
+class DrawnPairs(Protocol):
+    """A source of training pairs that never ends."""
+
+    def draw(self, count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs (count, 1, n, n) float32 and labels (count, n, n) complex64; all chance is the generator's."""
+        ...
 
 
 class VirtualPoints:
@@ -63,11 +73,18 @@ class VirtualPoints:
         for index, view in enumerate(generator.integers(len(self._views), size=count)):
             orientation, extractor = self._views[view]
             patches[index] = extractor(_turned_point(moved[index], orientation, extractor))[0]
-        waves = fft.fft2(self._probe[None] * patches[:, None], norm="ortho")
-        expected = fft.fftshift((np.abs(waves) ** 2).sum(axis=1), axes=(-2, -1))
-        counts = generator.poisson(expected).astype(np.float32)
+        counts = generator.poisson(expected_counts(self._probe[None], patches)).astype(np.float32)
         inputs = self._labelled.preparation.finish(counts, self._labelled.scan.frame_shape)
         return torch.from_numpy(inputs), torch.from_numpy(self._labelled.normalise(patches))
+
+
+def expected_counts(probes: NDArray[np.complex64], patches: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Mean counts (b, n, n) of the detector, zero frequency at [n//2, n//2]: |F[probe x patch]|^2 over the modes.
+
+    probes: (b, modes, n, n), or (1, modes, n, n) for all; patches: (b, n, n).
+    """
+    waves = fft.fft2(probes * patches[:, None], norm="ortho")
+    return fft.fftshift((waves.real**2 + waves.imag**2).sum(axis=1), axes=(-2, -1))
 
 
 def _turned_point(

@@ -1,0 +1,134 @@
+"""Which of the paper's claims held, in sentences computed from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import mean
+
+from paper_networks import LEARNERS
+from paper_plan import Training, scaling
+from paper_results import LEARNT, PUBLISHED, TARGETS, Results, number, step_curve
+
+Judged = tuple[str, str]  # the verdict, and what it rests on
+
+
+def claims(results: Results) -> str:
+    """The section: one line a claim, leak-free block, the paper's recipe."""
+    judged = [(claim, judge(results)) for claim, judge in CLAIMS]
+    lines = [f"* *{claim}* {'Not trained yet.' if found is None else ' '.join(found)}" for claim, found in judged]
+    lines += targets(results)
+    return "## The paper's claims\n\nOn the leak-free block, `paper` recipe.\n\n" + "\n".join(lines)
+
+
+def better(network: str) -> Callable[[Results], Judged | None]:
+    """Judges that the network leaves less unexplained than PtychoNN, both intervals below 1."""
+
+    def judge(results: Results) -> Judged | None:
+        ratio = results.ratio(network, "paper", "leak-free")
+        if ratio is None:
+            return None
+        seeds = f"{len(ratio.values)} seed{'s' if len(ratio.values) > 1 else ''}"
+        said = f"the ratio to PtychoNN is {ratio.mean:.2f} ({seeds})"
+        if not ratio.learnt:
+            return "Cannot be judged:", f"PtychoNN itself leaves {ratio.baseline:.2f} (more than {LEARNT:.2f}); {said}."
+        intervals = [pair for pair in (ratio.over_seeds, ratio.over_places) if pair is not None]
+        if len(ratio.values) < 2:
+            return "One seed cannot tell:", f"{said}."
+        above, below = all(low > 1 for low, _ in intervals), all(high < 1 for _, high in intervals)
+        verdict = "Held:" if below else "Did not hold:" if above else "Undecided:"
+        return verdict, f"{said}; intervals {' and '.join(f'{low:.2f} to {high:.2f}' for low, high in intervals)}."
+
+    return judge
+
+
+def training_time(results: Results) -> Judged | None:
+    return _less(results, lambda run: run["cpu_seconds"], "w1", "processor seconds of training")
+
+
+def inference_time(results: Results) -> Judged | None:
+    return _less(results, lambda run: run["cost"]["milliseconds_a_pattern"]["fp32"], "w3", "ms a pattern in float32")
+
+
+def _less(results: Results, value: Callable[[dict], float | None], network: str, unit: str) -> Judged | None:
+    found = []
+    for name in (network, "ptychonn"):
+        values = [value(run) for run in results.seeds(name, "paper").values()]
+        found.append([number for number in values if number is not None])
+    if not all(found):
+        return None
+    ours, theirs = map(mean, found)
+    verdict = "Held here:" if ours < theirs else "Did not hold here:"
+    return verdict, f"{ours:.3g} against {theirs:.3g} {unit}, one thread of a CPU."
+
+
+def fewer_steps(results: Results) -> Judged | None:
+    """Whether W1 is ahead of PtychoNN at every milestone."""
+    curves = [dict(step_curve(results.seeds(name, "paper"))) for name in ("w1", "ptychonn")]
+    common = sorted(curves[0].keys() & curves[1].keys())
+    if not common:
+        return None
+    pairs = [(mean(curves[0][steps]), mean(curves[1][steps])) for steps in common]
+    ahead = sum(ours < theirs for ours, theirs in pairs)
+    verdict = "Held:" if ahead == len(pairs) else "Did not hold:" if ahead == 0 else "In part:"
+    numbers = ", ".join(
+        f"{ours:.2f} against {theirs:.2f} at {s:.0f}" for s, (ours, theirs) in zip(common, pairs, strict=True)
+    )
+    return verdict, f"W1 against PtychoNN, by steps: {numbers}."
+
+
+def fewer_patterns(results: Results) -> Judged | None:
+    """Whether W1 is ahead of PtychoNN at every size of the training set."""
+    pairs = {}
+    for training in {Training("w1", seed=seed, lines=lines) for seed in range(3) for lines in range(1, 161)}:
+        ours = results.of(training)
+        theirs = results.of(Training("ptychonn", seed=training.seed, lines=training.lines))
+        if ours and theirs:
+            pairs.setdefault(training.lines, []).append((number(ours), number(theirs)))
+    if not pairs:
+        return None
+    means = {lines: [mean(side) for side in zip(*found, strict=True)] for lines, found in sorted(pairs.items())}
+    ahead = sum(ours < theirs for ours, theirs in means.values())
+    verdict = "Held:" if ahead == len(means) else "Did not hold:" if ahead == 0 else "In part:"
+    return verdict, "; ".join(f"{lines} lines: {a:.2f} against {b:.2f}" for lines, (a, b) in means.items()) + "."
+
+
+def scalable(results: Results) -> Judged | None:
+    """Whether larger W-Nets of one rule are better: every step of the curve, and end to end."""
+    found = [(run["cost"]["parameters"], number(run)) for t in scaling() if (run := results.of(t)) is not None]
+    if len(found) < 4:
+        return None
+    falls = sum(later < earlier for (_, earlier), (_, later) in pairwise(found))
+    verdict = "Held:" if falls == len(found) - 1 else "In part:" if found[-1][1] < found[0][1] else "Did not hold:"
+    listed = ", ".join(f"{value:.2f} with {parameters / 1e6:.2f} M" for parameters, value in found)
+    return verdict, f"{listed}; one seed, better at {falls} of {len(found) - 1} enlargements."
+
+
+CLAIMS: Sequence[tuple[str, Callable[[Results], Judged | None]]] = (
+    ("W1 reconstructs better than PtychoNN from the same data (ratio 0.861).", better("w1")),
+    ("W2 reconstructs better still (ratio 0.651).", better("w2")),
+    ("W3, with 8 % of PtychoNN's parameters, is as precise (ratio 0.912).", better("w3")),
+    ("W1 trains in less time than PtychoNN.", training_time),
+    ("W3 infers faster than PtychoNN.", inference_time),
+    ("W1 is ahead at every length of training.", fewer_steps),
+    ("W1 is ahead with fewer training patterns.", fewer_patterns),
+    ("The W-Net is scalable.", scalable),
+)
+
+
+def targets(results: Results) -> list[str]:
+    """Whether our targets for the ratios are met, where they can be judged."""
+    lines = []
+    for network, target in TARGETS.items():
+        ratio = results.ratio(network, "paper", "leak-free")
+        if ratio is None:
+            said = "not trained yet"
+        elif not ratio.learnt:
+            said = "PtychoNN has not learnt enough for a ratio"
+        else:
+            said = f"{'reached' if ratio.mean <= target else 'missed'} with {ratio.mean:.2f}"
+        published = PUBLISHED[network][3] / PUBLISHED["ptychonn"][3]  # type: ignore[operator]
+        lines.append(
+            f"* Our target for {LEARNERS[network].title}: {target:.2f} (the paper's ratio: {published:.3f}): {said}."
+        )
+    return lines

@@ -1,0 +1,135 @@
+"""Dectris's files: NAME_master.h5 and its NAME_data_000001.h5, ..., compressed with bitshuffle and LZ4.
+
+    /entry/data/data_000001, ...            links to the frames (n, H, W) in the data files (FileWriter 1)
+    /entry/data/data                        or all of them as (N, channels, H, W) or (N, H, W) (FileWriter 2)
+    /entry/instrument/beam/incident_wavelength           angstrom
+    /entry/instrument/detector/{detector_distance,x_pixel_size,beam_center_x,...}  m, m, pixels
+    .../detectorSpecific/{pixel_mask,countrate_correction_count_cutoff}, or pixel_mask and saturation_value above
+
+Any bit in the pixel mask makes a pixel bad. Counts at and above the cutoff are not to be believed. Positions are in no
+such file: they are given (`ptychow.formats.position_files`). Layout: the SIMPLON API's manual, "HDF5 FileWriter", and
+Dectris's documentation of FileWriter 2; links to data files that were never written are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError
+from ptychow.formats import position_files
+from ptychow.formats.base import Format
+from ptychow.formats.hdf5_files import (
+    attribute_text,
+    holds,
+    open_hdf5,
+    read_hdf5_array,
+    read_hdf5_number,
+    read_hdf5_text,
+)
+from ptychow.formats.lazy import HDF5Frames, JoinedFrames
+from ptychow.formats.units import ELECTRONVOLT, metres, wavelength_of
+from ptychow.scan import Frames, Geometry, Scan, Subset
+
+DATA, BEAM, DETECTOR = "entry/data", "entry/instrument/beam", "entry/instrument/detector"
+SPECIFIC = f"{DETECTOR}/detectorSpecific"
+KEYS = {"channel": "number, from 0, of the threshold to take where there are several", **position_files.KEYS}
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is HDF5 in a Dectris master file's layout; data files need not be there to tell."""
+    if not h5py.is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        if not holds(file, DATA, path) or not isinstance(file[DATA], h5py.Group):
+            return False
+        names = list(file[DATA])
+        return bool(_parts(names)) or ("data" in names and holds(file, SPECIFIC, path)) or _is_filewriter_2(file, path)
+
+
+def read(path: Path, mapping: Mapping[str, str]) -> Scan:
+    """The scan of a master file and a file of positions. Raises InputError for what is missing or damaged."""
+    positions, unit = position_files.needed(path, mapping)
+    with open_hdf5(path) as file:
+        frames = _frames(file, path, mapping)
+        wavelength = _number(file, path, f"{BEAM}/incident_wavelength", f"{BEAM}/wavelength")
+        energy = _number(file, path, f"{BEAM}/incident_energy", f"{SPECIFIC}/photon_energy")
+        if wavelength is None:
+            wavelength = wavelength_of(energy * ELECTRONVOLT if energy else None)
+        across, down = (_number(file, path, f"{DETECTOR}/{axis}_pixel_size", length=True) for axis in "xy")
+        if across and down and not np.isclose(across, down, rtol=1e-3):
+            raise InputError("detector pixels are not square", file=path, found=f"{across:.4g} m x {down:.4g} m")
+        centre = [read_hdf5_number(file, f"{DETECTOR}/beam_center_{axis}", path) for axis in "yx"]
+        return Scan(
+            frames=frames,
+            positions=positions,
+            position_unit=unit,
+            geometry=Geometry(
+                wavelength=wavelength,
+                distance=_number(file, path, f"{DETECTOR}/detector_distance", f"{DETECTOR}/distance", length=True),
+                detector_pixel=across or down,
+            ),
+            mask=_mask(file, path),
+            saturation=_number(
+                file, path, f"{SPECIFIC}/countrate_correction_count_cutoff", f"{DETECTOR}/saturation_value"
+            ),
+            name=path.name,
+            metadata={} if None in centre else {"beam_center_px": f"{centre[0]:g},{centre[1]:g}"},
+        )
+
+
+def _parts(names: list[str]) -> list[str]:
+    """The links to data files, in order."""
+    return sorted(name for name in names if re.fullmatch(r"data_\d{6}", name))
+
+
+def _is_filewriter_2(file: h5py.File, path: Path) -> bool:
+    is_nxmx = read_hdf5_text(file, "entry/definition", path) == "NXmx"
+    return is_nxmx and (read_hdf5_text(file, "entry/program_name", path) or "").startswith("DECTRIS")
+
+
+def _frames(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> Frames:
+    parts = _parts(list(file[DATA]))
+    if parts:
+        return JoinedFrames(path, tuple(HDF5Frames.open(path, f"{DATA}/{part}") for part in parts))
+    frames = HDF5Frames.open(path, f"{DATA}/data")
+    if frames.raster is None:
+        return frames
+    images, channels = frames.raster
+    channel = mapping.get("channel", "0" if channels == 1 else "")
+    if not channel.isdecimal() or int(channel) >= channels:
+        raise InputError(
+            f"holds frames of {channels} thresholds",
+            file=path,
+            field="channel",
+            found=channel or None,
+            expected=f"one of 0 to {channels - 1}",
+            remedy="Say which: --map channel=0",
+        )
+    return Subset(frames, np.arange(images) * channels + int(channel))
+
+
+def _mask(file: h5py.File, path: Path) -> NDArray[np.bool_] | None:
+    channel = f"{DETECTOR}/threshold_1_channel"
+    for name in (f"{SPECIFIC}/pixel_mask", f"{DETECTOR}/pixel_mask", f"{channel}/pixel_mask"):
+        if holds(file, name, path):
+            return read_hdf5_array(file, name, path) == 0
+    return None
+
+
+def _number(file: h5py.File, path: Path, *names: str, length: bool = False) -> float | None:
+    """The first number there is, in the SI's units where it says its own; None where all are absent or 0."""
+    for name in names:
+        value = read_hdf5_number(file, name, path)
+        if value:
+            unit = attribute_text(file[name], "units", "angstrom" if "wavelength" in name else "m" if length else "")
+            return value * metres(unit, field=f"{name}, attribute units") if length or "wavelength" in name else value
+    return None
+
+
+FORMAT = Format(name="dectris", title="Dectris master file", recognises=recognises, read=read, keys=KEYS)

@@ -1,0 +1,223 @@
+"""Positions that lie in a file of their own: text (CSV, TSV, blanks), HDF5, npy or npz.
+
+Detectors and pictures know nothing of positions, and corrected ones come in files of their own: `--positions FILE`,
+or the key `positions_file` of a mapping. Which columns are down and right, and their unit, is said by the file's
+header (`x_um, y_um`; `y [nm]`; `px_y`) or by the keys `position_columns` and `position_unit`; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError
+from ptychow.formats.base import require_memory
+from ptychow.formats.hdf5_files import attribute_text, hdf5_listing, open_hdf5, read_hdf5_array
+from ptychow.formats.numpy_files import is_npy, npz_members, read_array
+from ptychow.formats.units import UNITS, metres
+from ptychow.scan import PositionUnit, Scan
+
+KEYS = {
+    "positions_file": "file of text, HDF5, npy or npz with the positions (--positions)",
+    "position_columns": "DOWN,RIGHT: names or numbers (from 1) of columns, or names of datasets; -NAME turns the sign",
+    "position_unit": "m, mm, um, nm or px (object pixels)",
+}
+LARGEST_TEXT = 2**28  # bytes: ten million lines
+AXIS_AND_UNIT = re.compile(r"(?i)[^a-z]*(?:pos(?:ition)?_?)?([xy])(?:[\s_(\[]+(m|mm|um|µm|μm|nm|px))?[\s)\]]*")
+
+Columns = dict[str, NDArray[Any]]
+
+
+def needed(path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], PositionUnit]:
+    """The positions for a scan file that holds none: (N, 2) (row, column), and "m" or "px".
+
+    Raises InputError where no file of positions is named, and as `read_positions`.
+    """
+    if "positions_file" not in mapping:
+        raise InputError(
+            "holds no positions",
+            file=path,
+            remedy="Name the file that does: --positions FILE (text, CSV, HDF5, npy or npz)",
+        )
+    return read_positions(mapping)
+
+
+def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
+    """The scan with the positions of `positions_file`; its own become the nominal ones where the units agree."""
+    positions, unit = read_positions(mapping)
+    nominal = scan.positions if unit == scan.position_unit else None
+    record = {"positions": f"from {Path(mapping['positions_file']).name}"}
+    return replace(
+        scan,
+        positions=positions,
+        position_unit=unit,
+        nominal_positions=nominal,
+        raster=None,
+        metadata=scan.metadata | record,
+    )
+
+
+def read_positions(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], PositionUnit]:
+    """(N, 2) of (row, column) in metres or pixels, and which of the two.
+
+    Raises InputError where the file is missing or damaged, and where columns or unit are not said.
+    """
+    path = Path(mapping["positions_file"])
+    if not path.is_file():
+        raise InputError("no such file", file=path, field="positions_file", remedy="Check the name")
+    wanted = [name.strip() for name in mapping.get("position_columns", "").split(",") if name.strip()]
+    columns, units = _read_columns(path, [name.lstrip("-") for name in wanted])
+    down, right = _choose(columns, wanted, path)
+    unit = mapping.get("position_unit") or _unit_of(units, [down, right], path)
+    if unit not in UNITS:
+        raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
+    signs = [-1.0 if name.startswith("-") else 1.0 for name in wanted] if len(wanted) == 2 else [1.0, 1.0]
+    values = [columns[name].astype(np.float64) * sign for name, sign in zip((down, right), signs, strict=True)]
+    if len(values[0]) != len(values[1]):
+        found = f"{len(values[0])} and {len(values[1])}"
+        raise InputError("columns of different length", file=path, field=f"{down}, {right}", found=found)
+    return np.column_stack(values) * UNITS[unit], "px" if unit == "px" else "m"
+
+
+def _read_columns(path: Path, wanted: list[str]) -> tuple[Columns, dict[str, str]]:
+    """Columns by name and by number from 1, and the units that the file itself gives them."""
+    if h5py.is_hdf5(path):
+        return _hdf5_columns(path, wanted)
+    if is_npy(path):
+        return _numbered(read_array(path), path), {}
+    members = npz_members(path)
+    if members:
+        if len(members) == 1:
+            return _numbered(read_array(path, members[0]), path), {}
+        names = [name for name in members if name in wanted or (not wanted and AXIS_AND_UNIT.fullmatch(name))]
+        return _flat({name: read_array(path, name) for name in names}, path), _units_in(names)
+    return _text_columns(path)
+
+
+def _hdf5_columns(path: Path, wanted: list[str]) -> tuple[Columns, dict[str, str]]:
+    with open_hdf5(path) as file:
+        if not wanted:
+            raise InputError(
+                "which datasets hold the positions is not said",
+                file=path,
+                field="position_columns",
+                found="datasets " + (", ".join(hdf5_listing(file)) or "none"),
+                remedy="Say: --map position_columns=/path/of/y,/path/of/x",
+            )
+        arrays = {name: read_hdf5_array(file, name, path) for name in wanted}
+        units = {name: attribute_text(file[name], "units") for name in wanted}
+    if len(wanted) == 1:
+        unit = units[wanted[0]]
+        return _numbered(arrays[wanted[0]], path), {"1": unit, "2": unit} if unit else {}
+    return _flat(arrays, path), {name: unit for name, unit in units.items() if unit}
+
+
+def _text_columns(path: Path) -> tuple[Columns, dict[str, str]]:
+    if path.stat().st_size > LARGEST_TEXT:
+        raise InputError("too long for a file of positions", file=path, found=f"{path.stat().st_size:,} bytes")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError("neither text nor HDF5, npy or npz", file=path, field="positions_file") from None
+    names: list[str] = []
+    rows: list[list[float]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        is_comment = line.lstrip().startswith("#")
+        fields = [field.strip() for field in _split(line.lstrip().lstrip("#"))]
+        if not fields or (is_comment and rows):
+            continue
+        try:
+            values = [float(field) for field in fields]
+        except ValueError:
+            if rows:
+                raise InputError("not numbers", file=path, field=f"line {number}", found=line[:60]) from None
+            names = fields  # the last line of words before the numbers is the header
+            continue
+        if is_comment:
+            continue
+        if rows and len(values) != len(rows[0]):
+            found = f"{len(values)} columns after {len(rows[0])}"
+            raise InputError("a line of another length", file=path, field=f"line {number}", found=found)
+        rows.append(values)
+    if not rows:
+        raise InputError("no line of numbers", file=path, field="positions_file")
+    columns = _numbered(np.array(rows), path)
+    if len(names) != len(rows[0]):
+        return columns, {}
+    named = {name: columns[str(number)] for number, name in enumerate(names, 1)}
+    return columns | named, _units_in(names)
+
+
+def _units_in(names: list[str]) -> dict[str, str]:
+    """The unit that stands in each name, where one does."""
+    headers = {name: AXIS_AND_UNIT.fullmatch(name) for name in names}
+    return {name: found[2] for name, found in headers.items() if found and found[2]}
+
+
+def _split(line: str) -> list[str]:
+    """Fields between commas, semicolons or tabs; without those, between blanks."""
+    line = line.strip()
+    if not line:
+        return []
+    separator = next((mark for mark in ("\t", ";", ",") if mark in line), None)
+    return line.split(separator)
+
+
+def _choose(columns: Columns, wanted: list[str], path: Path) -> tuple[str, str]:
+    """Names of the columns down and right."""
+    if len(wanted) == 2:
+        names = [name.lstrip("-") for name in wanted]
+    elif len(wanted) == 1 and {"1", "2"} <= set(columns):
+        names = ["1", "2"]
+    else:
+        axes = {found[1].lower(): name for name in columns if (found := AXIS_AND_UNIT.fullmatch(name))}
+        names = [axes.get("y", ""), axes.get("x", "")]
+    if len(wanted) > 2 or not all(name in columns for name in names):
+        raise InputError(
+            "which columns are down and right is not said",
+            file=path,
+            field="position_columns",
+            found="columns " + ", ".join(list(columns)[:12]),
+            remedy="Say: --map position_columns=DOWN,RIGHT (names, or numbers from 1)",
+        )
+    return names[0], names[1]
+
+
+def _unit_of(units: dict[str, str], names: list[str], path: Path) -> str:
+    found = {units.get(name, "") for name in names}
+    if len(found) != 1 or found == {""}:
+        raise InputError(
+            "the unit of the positions is not said",
+            file=path,
+            field="position_unit",
+            remedy="Say: --map position_unit=um (m, mm, um, nm, or px for object pixels)",
+        )
+    unit = found.pop()
+    if unit == "px":
+        return unit
+    length = metres(unit, field="position_unit")
+    return next((name for name, scale in UNITS.items() if scale == length), unit)
+
+
+def _numbered(table: NDArray[Any], path: Path) -> Columns:
+    """The columns of (N, columns), or of (lines, points, columns), by number from 1."""
+    table = table.reshape(-1, table.shape[-1]) if table.ndim == 3 else table
+    if table.ndim != 2 or table.dtype.kind not in "iuf":
+        found = f"{table.dtype} {table.shape}"
+        raise InputError("not a table of positions", file=path, found=found, expected="(points, 2)")
+    require_memory(2 * table.nbytes, path, "positions_file")
+    return {str(number): column for number, column in enumerate(table.T[:64], 1)}
+
+
+def _flat(arrays: Columns, path: Path) -> Columns:
+    for name, values in arrays.items():
+        if values.dtype.kind not in "iuf":
+            raise InputError("not numbers", file=path, field=name, found=f"dtype {values.dtype}")
+    return {name: values.ravel() for name, values in arrays.items()}

@@ -1,0 +1,1 @@
+"""Live: frames and positions from a running scan to a growing picture."""

@@ -1,0 +1,117 @@
+"""The object as it is so far: a Canvas that grows with the scan, and what changed in it since somebody looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.patches import corners
+from ptychow.stitch import Canvas
+
+TILE = 64  # pixels along a side
+# Pixels a mosaic may have; 32 bytes each. A wrong position must not take the memory of a whole machine.
+MOST_PIXELS = 2**25
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A TILE x TILE piece. row, column: in tiles; pixel [0, 0] lies at position (row, column) * TILE, object pixels."""
+
+    row: int
+    column: int
+    image: NDArray[np.complex64]
+    coverage: NDArray[np.float32]
+
+
+class Mosaic:
+    """Patches stitched as they come; written by one thread, looked at by others.
+
+    weight: (n, n). turn: patches are right up to a constant each: each takes the one that fits what is there, which
+    makes a preview. most_pixels: of the area that positions may cover.
+    """
+
+    def __init__(self, weight: NDArray[np.float32], turn: bool, most_pixels: int = MOST_PIXELS) -> None:
+        self._weight, self._turn, self._most_pixels = weight, turn, most_pixels
+        self._size = weight.shape[0]
+        self._canvas: Canvas | None = None
+        self._bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._changed: dict[tuple[int, int], int] = {}
+        self._version = 0
+        self._lock = Lock()
+
+    def fits(self, positions_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(b,) whether the patches at positions (b, 2) can be added in turn without covering too large an area."""
+        fits = np.zeros(len(positions_px), bool)
+        for index, first in enumerate(corners(positions_px, self._size)):
+            low, high = (first, first) if self._bounds is None else self._bounds
+            low, high = np.minimum(low, first), np.maximum(high, first)
+            if np.prod(high - low + self._size + 1) <= self._most_pixels:
+                fits[index] = True
+                self._bounds = low, high
+        return fits
+
+    def add(self, patches: NDArray[np.complex64], positions_px: NDArray[np.float64]) -> None:
+        """Stitch patches (b, n, n) at positions (b, 2) that were found to fit."""
+        if not len(patches):
+            return
+        with self._lock:
+            if self._canvas is None:
+                self._canvas = Canvas(positions_px, self._weight)
+            self._canvas.cover(positions_px, margin=2 * self._size)
+            (self._canvas.add_turned_to_fit if self._turn else self._canvas.add)(patches, positions_px)
+            first = np.floor(corners(positions_px, self._size) + 1e-9).astype(int)
+            for (top, left), (bottom, right) in zip(first // TILE, (first + self._size - 1) // TILE, strict=True):
+                for row in range(top, bottom + 1):
+                    for column in range(left, right + 1):
+                        self._touch((row, column))
+
+    @contextmanager
+    def still(self) -> Iterator[Canvas | None]:
+        """The canvas, which nobody changes meanwhile; None before the first patch."""
+        with self._lock:
+            yield self._canvas
+
+    def disagreement(self) -> float | None:
+        """How much overlapping patches disagree, see `Canvas.disagreement`; None before the first."""
+        with self._lock:
+            return None if self._canvas is None else self._canvas.disagreement()
+
+    def show(self, canvas: Canvas) -> None:
+        """Put the final canvas in the preview's place: everything has changed."""
+        with self._lock:
+            self._canvas = canvas
+            for place in list(self._changed):
+                self._touch(place)
+
+    def changed_since(self, version: int, most: int) -> tuple[int, list[Tile]]:
+        """(version, tiles): at most so many of those that changed after `version`, the longest unchanged first.
+
+        The version returned is the one to ask with next time.
+        """
+        with self._lock:
+            if self._canvas is None:
+                return version, []
+            changed = [(place, when) for place, when in self._changed.items() if when > version][:most]
+            return (changed[-1][1] if changed else version), [self._tile(*place) for place, _ in changed]
+
+    def _touch(self, place: tuple[int, int]) -> None:
+        """A tile has changed: it is now the last of all, with a version of its own."""
+        self._version += 1
+        self._changed.pop(place, None)
+        self._changed[place] = self._version
+
+    def _tile(self, row: int, column: int) -> Tile:
+        assert self._canvas is not None
+        image = np.zeros((TILE, TILE), np.complex64)
+        coverage = np.zeros((TILE, TILE), np.float32)
+        offset = np.array([row, column]) * TILE - np.array(self._canvas.origin, int)
+        first, last = np.maximum(offset, 0), np.minimum(offset + TILE, self._canvas.shape)
+        there = slice(first[0], last[0]), slice(first[1], last[1])
+        here = tuple(slice(f - o, e - o) for f, e, o in zip(first, last, offset, strict=True))
+        image[here], coverage[here] = self._canvas.image(there), self._canvas.coverage(there)
+        return Tile(row, column, image, coverage)

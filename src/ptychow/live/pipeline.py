@@ -1,0 +1,326 @@
+"""One scan on its way from records to a mosaic: decoded, prepared, inferred, joined, stitched.
+
+Receivers (any number of threads) hand records to `LiveScan.intake`; one worker calls `LiveScan.work` until the scan is
+`over`. A frame goes through the network before it meets its position: late positions hold nothing up, and where a patch
+lies is decided by its index alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.detector import SCALE_FRAMES, Preparation
+from ptychow.engines.base import Engine
+from ptychow.errors import InputError
+from ptychow.live.intake import Intake
+from ptychow.live.join import DARK, LARGEST_INDEX, ByIndex, Join
+from ptychow.live.mosaic import Mosaic
+from ptychow.live.queue import Frame
+from ptychow.live.records import Corrupt, FrameRecord, PositionRecord, Start, now
+from ptychow.live.spool import PatchSpool, SlotFile
+from ptychow.model import Model
+from ptychow.reconstruction import Stitching, patch_weight
+from ptychow.scan import Geometry, Scan
+from ptychow.stitch import central_crop
+from ptychow.trust import WINDOW, Verdict, Watch
+
+# Frames received after which the count scale is measured even where some of the first 64 have not come.
+PATIENCE_FRAMES = 4 * SCALE_FRAMES
+# Positions joined, and patches of late ones stitched, at a time.
+POSITIONS_AT_A_TIME, LATE_AT_A_TIME = 4096, 64
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How to go about it.
+
+    batch_size: frames for the network at a time. batch_seconds: how long a frame waits for others to fill its batch.
+    settle_seconds: how long to wait for stragglers after the end. idle_seconds: silence after which a scan is over
+    whose detector does not say so, or None: wait for ever. every: see `FrameQueue`. memory, disk, patch_disk: bytes for
+    frames that wait, in memory and on disk, and for patches. keep_frames: keep every frame too, within `disk`.
+    pixel_size: of the object, metres, where the detector does not know. scale, stitching, force: as `reconstruct`.
+    """
+
+    batch_size: int = 64
+    batch_seconds: float = 0.05
+    settle_seconds: float = 3.0
+    idle_seconds: float | None = None
+    every: int = 1
+    memory: float = 256e6
+    disk: float = 4e9
+    patch_disk: float = 32e9
+    keep_frames: bool = False
+    pixel_size: float | None = None
+    scale: Literal["scan", "model"] = "scan"
+    stitching: Stitching = "probe"
+    force: bool = False
+
+
+class LiveScan:
+    """One scan being received. folder: for its spools, emptied by whoever made it. name: what to call it.
+
+    intake: where its records go. mosaic: the object so far, a preview where `is_preview`. join: what met its position.
+    patches: all of them, on disk. residuals: by index. kept: frames that were kept, by `kept_slots`. path: (b, 3) each,
+    position (object pixels) and residual of the frames stitched. latest: root counts (n, n) of the newest frame.
+    described, preparation: the scan as its first frames and the detector describe it; None before those have come.
+    """
+
+    def __init__(self, model: Model, engine: Engine, settings: LiveSettings, folder: Path, name: str) -> None:
+        self.model, self.engine, self.settings, self.folder, self.name = model, engine, settings, folder, name
+        self.intake = Intake(folder, memory=settings.memory, disk=settings.disk, every=settings.every)
+        self.counters = self.intake.counters
+        self.weight = patch_weight(model, settings.stitching)
+        self.is_preview = model.card.gauge == "constant-free"
+        self.mosaic = Mosaic(self.weight, turn=self.is_preview)
+        self.join = Join()
+        self.patches = PatchSpool(folder / "patches", len(self.weight), settings.patch_disk)
+        self.residuals = ByIndex(np.nan, np.float32)
+        self.kept: SlotFile | None = None
+        self.kept_slots = ByIndex(-1, np.int32)
+        self.unit: str | None = None
+        self.described: Scan | None = None
+        self.preparation: Preparation | None = None
+        self.saturated = 0
+        self.began = now()
+        self.path: list[NDArray[np.float32]] = []
+        self.latest: NDArray[np.float32] | None = None
+        self._pixel: float | None = None  # of the mosaic, in the positions' unit
+        self._nothing: NDArray[np.float32] | None = None
+        self._watch: Watch | None = None
+        self._verdict, self._judged_at = Verdict("unknown", ()), 0.0
+
+    def verdict(self, afresh: bool = False) -> Verdict:
+        """The light; judged once a second at most, or `afresh`."""
+        at = now()
+        if self._watch is not None and (afresh or at - self._judged_at >= 1):
+            enough = self.counters.counts().stitched >= WINDOW and self.settings.stitching == "probe"
+            self._verdict = self._watch.verdict(self.mosaic.disagreement() if enough else None)
+            self._judged_at = at
+        return self._verdict
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Of the mosaic, metres, where that is known."""
+        if self.described is None or self.preparation is None:
+            return None
+        return self.preparation.output_geometry(self.described.geometry, self.described.frame_shape).pixel_size
+
+    def lag(self) -> float:
+        """Seconds that the frame that waits longest for the network has waited."""
+        oldest = self.intake.queue.oldest
+        return 0.0 if oldest is None else now() - oldest
+
+    def over(self) -> str | None:
+        """Why the scan is over, or None while it is not."""
+        counts, intake = self.counters.counts(), self.intake
+        if counts.queued or intake.positions:
+            return None
+        silence, complete = intake.silence(), intake.is_complete()
+        settled = intake.nothing_more or silence > self.settings.settle_seconds
+        if complete and counts.waiting == 0 and (counts.decoded > 0 or settled):
+            return intake.ended or "complete"
+        if intake.nothing_more or (intake.ended is not None and settled):
+            return intake.ended or "the source has ended"
+        if self.settings.idle_seconds is not None and counts.received and silence > self.settings.idle_seconds:
+            return f"no frame for {silence:.0f} s"
+        return None
+
+    def work(self, timeout: float) -> bool:
+        """One batch of what there is, or nothing within `timeout` seconds. Whether anything was done.
+
+        Raises InputError where the scan and the Model do not belong together.
+        """
+        queue, size = self.intake.queue, self.settings.batch_size
+        placed = self._take_positions()
+        if self.preparation is None:
+            if not self._ready_to_prepare():
+                queue.wait(SCALE_FRAMES, timeout)
+                return placed
+            first = sorted(queue.take(PATIENCE_FRAMES), key=lambda record: record.index)
+            self._prepare(first)
+            for start in range(0, len(first), size):
+                self._process(first[start : start + size])
+            return True
+        if len(queue) < size and not self.intake.nothing_more:
+            queue.wait(1, 0 if placed else timeout)
+            if len(queue):
+                queue.wait(size, self.settings.batch_seconds)
+        frames = queue.take(size)
+        self._process(frames)
+        return placed or bool(frames)
+
+    def close(self) -> None:
+        """Give files back."""
+        for part in (self.intake.queue, self.patches, self.kept):
+            if part is not None:
+                part.close()
+
+    def _ready_to_prepare(self) -> bool:
+        """Whether the first frames are there, on which the count scale is measured, or no better ones will come."""
+        intake, waiting = self.intake, len(self.intake.queue)
+        first = intake.start is not None and intake.came_of_first(SCALE_FRAMES) == SCALE_FRAMES
+        ended = intake.nothing_more or (intake.ended is not None and intake.is_complete())
+        silent = intake.silence() > self.settings.settle_seconds
+        return waiting > 0 and (first or waiting >= PATIENCE_FRAMES or ended or silent)
+
+    def _prepare(self, first: list[Frame]) -> None:
+        """Describe the scan by its first frames, as a file would, and prepare for it as `reconstruct` does."""
+        start = self.intake.start or Start()
+        decoded = [frame for frame in (record.decode() for record in first) if isinstance(frame, FrameRecord)]
+        shape = start.frame_shape or (decoded[0].frame.shape if decoded else None)
+        alike = [record for record in decoded if record.frame.shape == shape][:SCALE_FRAMES]
+        if not alike:
+            raise InputError("no frame could be read", file=self.name, remedy="; ".join(self.intake.warnings))
+        pixel = self.settings.pixel_size
+        self.described = Scan(
+            frames=np.stack([record.frame for record in alike]),
+            positions=np.zeros((len(alike), 2)),
+            geometry=start.geometry if pixel is None else Geometry(pixel_size=pixel),
+            mask=start.mask,
+            saturation=start.saturation,
+            name=self.name,
+            metadata=start.metadata,
+        )
+        self.intake.warnings += self.model.check(self.described, self.settings.force)
+        self.preparation = self.model.prepare_for(self.described, self.settings.scale)
+        if self.preparation.scale == "scan" and [record.index for record in alike] != list(range(len(alike))):
+            self.intake.warn("some of the first 64 frames had not come when the count scale was measured")
+        self._nothing = self.preparation.apply(np.zeros((1, *self.described.frame_shape), np.uint16))
+        self._watch = Watch(self.model, self.preparation, self.described.frame_shape)
+
+    def _process(self, frames: list[Frame]) -> None:
+        """Decode, prepare, infer, spool, and stitch what has its position."""
+        records, inputs = self._read(frames)
+        if not records:
+            return
+        assert self._watch is not None and self.preparation is not None
+        lit = (inputs != self._nothing).any(axis=(1, 2, 3))
+        indices = np.array([record.index for record in records])
+        patches = np.zeros((len(records), *self.weight.shape), np.complex64)
+        if lit.any():
+            found = self.engine.predict(inputs[lit])
+            self.residuals[indices[lit]] = self._watch.see(inputs[lit], found)
+            patches[lit] = PatchSpool.rounded(central_crop(found, len(self.weight)))
+        self.latest = self.preparation.root_counts(inputs[-1:])[0]
+        slots = np.full(len(records), DARK, np.int32)
+        kept = np.ones(len(records), bool)
+        for number in np.flatnonzero(lit):
+            slot = self.patches.put(patches[number])
+            kept[number] = slot is not None
+            slots[number] = DARK if slot is None else slot
+        if not kept.all():
+            self.intake.warn("no room on the disk for patches: frames are skipped")
+        chosen = np.flatnonzero(kept)
+        self._keep([records[number] for number in chosen])
+        placed = self.join.add_patches(indices[chosen], slots[chosen])
+        bright = int((slots[chosen] != DARK).sum())
+        self.counters.add(
+            queued=-len(records),
+            skipped=len(records) - len(chosen),
+            decoded=len(chosen),
+            dark=len(chosen) - bright,
+            inferred=bright,
+            waiting=bright - int(placed.sum()),
+        )
+        stitched = chosen[placed]
+        self._stitch(indices[stitched], patches[stitched])
+        done = now()
+        self.counters.took([done - records[number].received_at for number in stitched])
+
+    def _read(self, frames: list[Frame]) -> tuple[list[FrameRecord], NDArray[np.float32]]:
+        """Decoded frames and their network inputs; those that cannot be had are counted as corrupt."""
+        assert self.described is not None
+        records, expected = [], self.described.frame_shape
+        for frame in frames:
+            record = frame.decode()
+            if isinstance(record, Corrupt):
+                self.intake.spoilt(frame.index, record.reason)
+            elif record.frame.shape != expected:
+                self.intake.spoilt(frame.index, f"a frame of {record.frame.shape} pixels among others of {expected}")
+            else:
+                records.append(record)
+        try:
+            return records, self._inputs(records)
+        except InputError:  # of one of them: find out which
+            inputs = []
+            for record in records.copy():
+                try:
+                    inputs.append(self._inputs([record]))
+                except InputError as error:
+                    records.remove(record)
+                    self.intake.spoilt(record.index, str(error))
+            return records, np.concatenate([self._inputs([]), *inputs])
+
+    def _inputs(self, records: list[FrameRecord]) -> NDArray[np.float32]:
+        assert self.described is not None and self.preparation is not None
+        if not records:
+            return np.zeros((0, 1, self.model.patch_size, self.model.patch_size), np.float32)
+        frames = np.stack([record.frame for record in records])
+        inputs = self.preparation.apply(frames)
+        self.saturated += int(self.preparation.count_saturated(frames).sum())
+        return inputs
+
+    def _keep(self, records: list[FrameRecord]) -> None:
+        """Put whole frames by, where that was asked for."""
+        for record in records if self.settings.keep_frames else ():
+            if self.kept is None:
+                path, frame = self.folder / "kept", record.frame
+                self.kept = SlotFile(path, frame.shape, frame.dtype, self.settings.disk)
+            slot = self.kept.put(record.frame)
+            if slot is None:
+                self.intake.warn("no room on the disk to keep all frames")
+            else:
+                self.kept_slots[np.array([record.index])] = slot
+
+    def _take_positions(self) -> bool:
+        """Join positions that have come, and stitch the patches that waited for them."""
+        came = self.intake.positions
+        taken: dict[int, PositionRecord] = {}
+        for _ in range(min(len(came), POSITIONS_AT_A_TIME)):
+            record = came.popleft()
+            self.unit = self.unit or record.unit
+            if not (0 <= record.index <= LARGEST_INDEX and np.isfinite(record.position).all()):
+                self.intake.warn(f"position {record.position} of index {record.index}: cannot be, not used")
+            elif record.unit != self.unit:
+                self.intake.warn(f"position in {record.unit} among others in {self.unit}: not used")
+            else:
+                taken.setdefault(record.index, record)
+        if not taken:
+            return False
+        indices = np.array(list(taken))
+        positions = np.array([record.position for record in taken.values()])
+        waited = indices[self.join.add_positions(indices, positions)]
+        self.counters.add(waiting=-len(waited))
+        for start in range(0, len(waited), LATE_AT_A_TIME):
+            late = waited[start : start + LATE_AT_A_TIME]
+            self._stitch(late, self.patches.get(self.join.find(late)[0]))
+        done = now()
+        self.counters.took([done - taken[index].received_at for index in waited.tolist()])
+        return True
+
+    def _stitch(self, indices: NDArray[np.int64], patches: NDArray[np.complex64]) -> None:
+        """Put patches (b, m, m) of frames that have their position into the mosaic."""
+        if not len(indices):
+            return
+        positions = self.to_pixels(self.join.find(indices)[1])
+        fits = self.mosaic.fits(positions)
+        if not fits.all():
+            self.join.forget(indices[~fits])
+            self.intake.warn("positions too far apart for one mosaic: these frames are refused")
+        self.mosaic.add(patches[fits], positions[fits])
+        residuals = self.residuals[indices[fits]]
+        self.path.append(np.column_stack([positions[fits], residuals]).astype(np.float32))
+        self.counters.add(joined=len(indices), refused=int((~fits).sum()), stitched=int(fits.sum()))
+
+    def to_pixels(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions (b, 2) as they came, in pixels of the mosaic. Raises InputError where the pixel is unknown."""
+        if self._pixel is None:
+            assert self.described is not None and self.preparation is not None
+            scan = replace(self.described, position_unit="m" if self.unit == "m" else "px")
+            self._pixel = self.preparation.pixel_ratio(scan.frame_shape) / scan.to_pixels(np.ones(1))[0]
+        return positions / self._pixel

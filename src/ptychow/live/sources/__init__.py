@@ -1,0 +1,203 @@
+"""Sources: each speaks the protocol of a detector, a file or a stage, and says `live.records`.
+
+`open_sources` makes them of what a user writes. FRAMES is one of
+
+    SCAN                               replay of a scan file, as fast as it is taken; ?rate=HZ
+    pva://CHANNEL                      EPICS NTNDArray; ?first=1 &frames=N &server=HOST:PORT &queue=1000
+    stream2://HOST:PORT                Dectris, also tcp://; ?channel=threshold_1 &first=0 &connections=1 &queue=1000
+    watch:FILE                         HDF5 or NAME_master.h5 being written; ?dataset=entry/data/data &channel=0
+                                       &frames=N &idle=60
+
+and POSITIONS, which a replay need not be given, one of
+
+    FILE                               a scan, or a table; ?columns=y,x &unit=um
+    pva://Y,X or pva://Y,X,INDEX       EPICS channels; ?unit=um &server=HOST:PORT &retained=no
+    pva-table://CHANNEL                EPICS NTTable; ?columns=y,x &index=NAME, and as above
+    attributes:Y,X                     attributes of the NTNDArrays themselves; ?unit=um
+    watch:FILE                         HDF5 being written; ?datasets=entry/y,entry/x &unit=um &idle=60
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ptychow.errors import InputError
+from ptychow.live.records import Source
+
+__all__ = ["open_sources"]
+
+REQUIRED: Any = object()
+
+
+def open_sources(frames: str, positions: str | None = None) -> list[Source]:
+    """The source of the frames and, unless they bring them along, that of the positions; each still to be entered.
+
+    frames, positions: as the module says. Raises InputError for what is not understood, MissingExtraError where the
+    protocol's library is not installed.
+    """
+    source = _Address(frames, "--source")
+    place = None if positions is None else _Address(positions, "--positions")
+    opened: list[Source] = []
+    along: dict[str, Any] = {}
+    if place is not None and place.scheme == "attributes":
+        if source.scheme != "pva":
+            raise InputError("only a pva:// source has attributes", field="--positions", found=positions)
+        along = {"attributes": place.names(2), "unit": place.take("unit", str)}
+        place.finish()
+        place = None
+    elif place is None and source.scheme not in ("", "replay"):
+        raise InputError("must be given for this source", field="--positions", remedy="See docs/live_sources.md")
+    opened.append(_open_frames(source, along))
+    if place is None and source.scheme in ("", "replay"):
+        place = _Address(source.rest, "--positions")
+    if place is not None:
+        opened.append(_open_positions(place))
+    return opened
+
+
+class _Address:
+    """SCHEME:REST?OPTION=VALUE&..., and what of the options has been used."""
+
+    def __init__(self, text: str, field: str) -> None:
+        self.text, self.field = text, field
+        address, _, query = text.partition("?")
+        scheme, separator, rest = address.partition(":")
+        known = scheme in ("pva", "pva-table", "stream2", "tcp", "watch", "replay", "attributes")
+        if not known and "://" in address:
+            raise InputError("an unknown kind of source", field=field, found=text, expected="see docs/live_sources.md")
+        self.scheme, self.rest = (scheme, rest.removeprefix("//")) if known and separator else ("", address)
+        self._options = dict(parse_qsl(query, keep_blank_values=True))
+
+    def take(self, name: str, kind: Callable[[str], Any], default: Any = REQUIRED) -> Any:
+        """An option's value, or `default`. Raises InputError where it is required, or not of its kind."""
+        text = self._options.pop(name, None)
+        if text is None:
+            if default is REQUIRED:
+                raise InputError("leaves out", field=self.field, found=self.text, expected=f"?{name}=...")
+            return default
+        try:
+            return kind(text)
+        except (ValueError, KeyError):
+            raise InputError("not understood", field=self.field, found=f"{name}={text}") from None
+
+    def names(self, *counts: int) -> tuple[str, ...]:
+        """The names, separated by commas, that the address consists of. Raises InputError for another number."""
+        return self.split(self.rest, *counts)
+
+    def split(self, text: str, *counts: int) -> tuple[str, ...]:
+        """Names separated by commas. Raises InputError for another number than one of `counts`."""
+        names = tuple(name.strip() for name in text.split(","))
+        if len(names) not in counts or not all(names):
+            expected = " or ".join(str(count) for count in counts) + " names, separated by commas"
+            raise InputError("not understood", field=self.field, found=self.text, expected=expected)
+        return names
+
+    def finish(self) -> None:
+        """Raise InputError for options that nobody asked for."""
+        if self._options:
+            found = ", ".join(self._options)
+            raise InputError("an option this kind of source does not have", field=self.field, found=found)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _open_frames(address: _Address, along: dict[str, Any]) -> Source:
+    source: Source
+    if address.scheme == "pva":
+        from ptychow.live.sources.pva import PvaSource
+
+        source = PvaSource(
+            address.rest,
+            first=address.take("first", lambda text: None if text == "auto" else int(text), 1),
+            frames=address.take("frames", _positive, None),
+            server=address.take("server", str, None),
+            queue=address.take("queue", _positive, 1000),
+            **along,
+        )
+    elif address.scheme in ("stream2", "tcp"):
+        from ptychow.live.sources.stream2 import Stream2Source
+
+        source = Stream2Source(
+            address.rest,
+            channel=address.take("channel", str, None),
+            first=address.take("first", int, 0),
+            connections=address.take("connections", _positive, 1),
+            queue=address.take("queue", _positive, 1000),
+        )
+    elif address.scheme == "watch":
+        from ptychow.live.sources.growing import GrowingFrames
+
+        source = GrowingFrames(
+            Path(address.rest),
+            dataset=address.take("dataset", str, "entry/data/data"),
+            channel=address.take("channel", int, 0),
+            expected=address.take("frames", _positive, None),
+            idle=address.take("idle", float, 60.0),
+        )
+    elif address.scheme in ("", "replay"):
+        from ptychow.formats import read_scan
+        from ptychow.live.sources.replay import ReplaySource
+
+        source = ReplaySource(read_scan(address.rest), rate=address.take("rate", float, None))
+    else:
+        raise InputError("no source of frames", field=address.field, found=address.text)
+    address.finish()
+    return source
+
+
+def _open_positions(address: _Address) -> Source:
+    source: Source
+    if address.scheme in ("pva", "pva-table"):
+        from ptychow.live.sources.pva_positions import PvaPositions, PvaTable
+
+        common = {
+            "unit": address.take("unit", str),
+            "server": address.take("server", str, None),
+            "retained": address.take("retained", {"yes": True, "no": False}.__getitem__, False),
+        }
+        if address.scheme == "pva":
+            source = PvaPositions(*address.names(2, 3), **common)
+        else:
+            y, x = address.take("columns", lambda text: address.split(text, 2), ("y", "x"))
+            index = address.take("index", str, None)
+            source = PvaTable(address.rest, (y, x), index=index, **common)
+    elif address.scheme == "watch":
+        from ptychow.live.sources.growing import GrowingPositions
+
+        source = GrowingPositions(
+            Path(address.rest),
+            address.take("datasets", lambda text: address.split(text, 1, 2)),
+            unit=address.take("unit", str),
+            idle=address.take("idle", float, 60.0),
+        )
+    elif address.scheme in ("", "replay"):
+        source = _stored_positions(address)
+    else:
+        raise InputError("no source of positions", field=address.field, found=address.text)
+    address.finish()
+    return source
+
+
+def _stored_positions(address: _Address) -> Source:
+    """Of a scan file; or, where it says so or is none, of a table."""
+    from ptychow.formats import FORMATS, read_scan
+    from ptychow.formats.position_files import read_positions
+    from ptychow.live.sources.replay import StoredPositions
+
+    path = Path(address.rest)
+    columns, unit = address.take("columns", str, None), address.take("unit", str, None)
+    is_scan = path.is_file() and any(known.recognises(path) for known in FORMATS.values())
+    if is_scan and columns is None and unit is None:
+        scan = read_scan(path)
+        return StoredPositions(scan.positions, scan.position_unit, scan.name)
+    mapping = {"positions_file": str(path), "position_columns": columns, "position_unit": unit}
+    positions, unit = read_positions({name: value for name, value in mapping.items() if value is not None})
+    return StoredPositions(positions, unit, path.name)

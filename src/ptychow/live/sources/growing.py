@@ -1,0 +1,280 @@
+"""A file being written: HDF5 that grows (SWMR), and a Dectris detector's data files as they appear.
+
+Files are opened for each look and closed again, so that one that is replaced, copied or not there yet does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError
+from ptychow.formats.cxi_reading import read_length
+from ptychow.formats.hdf5_files import hdf5_dataset, holds, open_hdf5, read_hdf5_array, read_hdf5_number
+from ptychow.live.codecs import CodecError, frame_bytes
+from ptychow.live.records import MOST_FRAMES, Corrupt, End, FrameRecord, Record, Start, now
+from ptychow.live.sources.base import LocalSource
+from ptychow.live.sources.positions import require_unit, to_position
+from ptychow.scan import Geometry
+
+MOST_AT_ONCE, MOST_BYTES, MOST_POSITIONS = 32, 1 << 26, 4096
+LOOK_SECONDS, SETTLE_SECONDS = 0.05, 2.0
+DETECTOR = "entry/instrument/detector"
+MASKS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
+SATURATIONS = (
+    *(f"{DETECTOR}/saturation_value", f"{DETECTOR}/detectorSpecific/saturation_value"),
+    f"{DETECTOR}/detectorSpecific/countrate_correction_count_cutoff",
+)
+COUNTS = ("nimages", "ntrigger")
+# Wavelength, distance and pixel, in the order of `Geometry`.
+LENGTHS = ("entry/instrument/beam/incident_wavelength", f"{DETECTOR}/detector_distance", f"{DETECTOR}/x_pixel_size")
+
+
+class GrowingSource(LocalSource):
+    """What the files of one scan have in common while they are written.
+
+    idle: seconds without anything new after which the writer is taken to have finished; at least 4.
+    """
+
+    def __init__(self, name: str, idle: float) -> None:
+        super().__init__(name)
+        # What is empty has to be given its time.
+        self._idle, self._latest = max(idle, 2 * SETTLE_SECONDS), now()
+        self._problem = "it is not there"
+
+    def poll(self, timeout: float) -> list[Record]:
+        """As `live.records.Source`."""
+        deadline = now() + timeout
+        while not self.finished:
+            records = self._look()
+            if records:
+                self._latest = now()
+                return records
+            if now() - self._latest > self._idle:
+                self.finished = True
+                return self._give_up()
+            if now() >= deadline:
+                return []
+            time.sleep(min(LOOK_SECONDS, max(deadline - now(), 0)))
+        time.sleep(max(deadline - now(), 0))
+        return []
+
+    def _look(self) -> list[Record]:
+        raise NotImplementedError
+
+    def _give_up(self) -> list[Record]:
+        problem = [Corrupt(None, f"{self.name}: {self._problem}")] if self._problem else []
+        return [*problem, End(None, f"nothing new for {self._idle:g} s", 0)]
+
+
+class GrowingFrames(GrowingSource):
+    """Frames of an HDF5 file, or of a Dectris detector's files, while they are written.
+
+    path: the file; of a Dectris detector NAME_master.h5, which may come last. dataset: where the frames are.
+    channel: of those of a detector with several thresholds, from 0. expected: how many frames, where known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        dataset: str = "entry/data/data",
+        channel: int = 0,
+        expected: int | None = None,
+        idle: float = 60.0,
+    ) -> None:
+        super().__init__(str(path), idle)
+        self._path, self._dataset, self._channel, self._expected = path, dataset, channel, expected
+        self._is_dectris = path.name.endswith("_master.h5")
+        self._master_read = not self._is_dectris
+        self._read: dict[Path, int] = {}  # frames read of each file
+        self._complete: set[Path] = set()
+        self._extent = _Extent()
+        self._at_once = MOST_AT_ONCE
+
+    def _look(self) -> list[Record]:
+        records: list[Record] = []
+        try:
+            if not self._master_read and self._path.exists():
+                records += self._look_at_master()
+                self._master_read = True
+            parts = self._parts()
+            for part in parts:
+                if part not in self._complete:
+                    found = self._look_at(part, parts)
+                    if not found and part != parts[-1]:
+                        self._complete.add(part)  # who has a successor grows no more
+                    records += found
+                    self._problem = ""
+                if records:
+                    break
+        except InputError as error:
+            self._problem = str(error)  # perhaps not yet complete: told when it stays so
+        if self._expected is not None and sum(self._read.values()) >= self._expected:
+            self.finished = True
+            records.append(End(self._expected, "all frames read", 0))
+        return records
+
+    def _parts(self) -> list[Path]:
+        """The files that hold frames, as far as they are there, in their order."""
+        if not self._is_dectris:
+            return [self._path] if self._path.exists() else []
+        pattern = re.compile(re.escape(self._path.name.removesuffix("_master.h5")) + r"_data_\d{6}\.h5")
+        folder = self._path.parent
+        return sorted(part for part in folder.iterdir() if pattern.fullmatch(part.name)) if folder.is_dir() else []
+
+    def _look_at(self, path: Path, parts: list[Path]) -> list[Record]:
+        """The next frames of a file, after a Start where they are the first of all."""
+        with _open_growing(path) as file:
+            dataset = hdf5_dataset(file, self._dataset, path)
+            channels = dataset.shape[1] if dataset.ndim == 4 else 1
+            if dataset.ndim not in (3, 4) or self._channel >= channels:
+                found = f"shape {dataset.shape}"
+                raise InputError("not a stack of images", file=path, field=self._dataset, found=found)
+            shape, dtype = dataset.shape[-2:], dataset.dtype
+            try:
+                room = max(MOST_BYTES // frame_bytes(shape, dtype), 1)
+            except CodecError as error:
+                raise InputError(str(error), file=path, field=self._dataset) from None
+            first, done = self._first_of(path, dataset, parts), self._read.get(path, 0)
+            last = min(done + min(self._at_once, room), dataset.shape[0], MOST_FRAMES - first)
+            settled = self._extent.settled(path, dataset)
+            try:
+                frames = dataset[done:last] if dataset.ndim == 3 else dataset[done:last, self._channel]
+            except OSError as error:  # a damaged frame: look for it one by one
+                if self._at_once > 1 or done >= settled:
+                    self._at_once = 1
+                    return []
+                self._read[path], self._at_once = done + 1, MOST_AT_ONCE
+                return [Corrupt(first + done, f"{path}: {' '.join(str(error).split())[:200]}", 0)]
+            frames = frames[: _written(frames, dataset.fillvalue, settled - done)]
+        if not len(frames):
+            return []
+        begins, received_at = not self._read, now()
+        self._read[path] = done + len(frames)
+        records: list[Record] = [FrameRecord(first + done + k, frame, received_at) for k, frame in enumerate(frames)]
+        return [Start(self._expected, shape, dtype), *records] if begins and not self._is_dectris else records
+
+    def _first_of(self, path: Path, dataset: h5py.Dataset, parts: list[Path]) -> int:
+        """Index of a file's first frame: Dectris' own number (it begins with 1), or how many are in those before."""
+        number = np.ravel(dataset.attrs.get("image_nr_low", ()))
+        if number.size == 1 and number[0] >= 1:
+            return int(number[0]) - 1
+        before = parts[: parts.index(path)]
+        missing = self._is_dectris and int(path.stem[-6:]) != len(before) + 1
+        if missing or not set(before) <= self._complete:
+            raise InputError("does not say which frames it holds, and those before it are not complete", file=path)
+        return sum(self._read[part] for part in before)
+
+    def _look_at_master(self) -> list[Record]:
+        """What a Dectris master file says of all frames."""
+        path = self._path
+        with _open_growing(path) as file:
+            mask = next((read_hdf5_array(file, name, path) == 0 for name in MASKS if holds(file, name, path)), None)
+            numbers = [read_hdf5_number(file, name, path) for name in SATURATIONS]
+            saturation = next((number + 1 for number in numbers if number), None)
+            counts = [read_hdf5_number(file, f"{DETECTOR}/detectorSpecific/{name}", path) for name in COUNTS]
+            if None not in counts and self._expected is None:
+                self._expected = int(np.prod([count or 0 for count in counts]))
+            lengths = [read_length(file, name, path) or None for name in LENGTHS]  # 0 where nobody said
+        if mask is not None and mask.ndim == 3:
+            mask = mask[self._channel]
+        return [Start(self._expected, mask=mask, saturation=saturation, geometry=Geometry(*lengths))]
+
+
+class GrowingPositions(GrowingSource):
+    """Positions of two datasets (N,) of an HDF5 file, down and right, or of one (N, 2), while they are written.
+
+    unit: m, mm, um, nm or px. What is not a number yet is waited for.
+    """
+
+    def __init__(self, path: Path, datasets: tuple[str, ...], *, unit: str, idle: float = 60.0) -> None:
+        super().__init__(f"positions of {path}", idle)
+        self._path, self._datasets, self._unit = path, datasets, require_unit(unit)
+        self._told = 0
+        self._extent = _Extent()
+
+    def _look(self) -> list[Record]:
+        if not self._path.exists():
+            return []
+        try:
+            with _open_growing(self._path) as file:
+                columns = [self._new(file, name) for name in self._datasets]
+        except InputError as error:
+            self._problem = str(error)
+            return []
+        self._problem = ""
+        length = min(len(column) for column in columns)
+        rows = np.column_stack([column[:length] for column in columns]).astype(np.float64)
+        known = np.isfinite(rows).all(axis=1)
+        rows = rows[: length if known.all() else int(known.argmin())]
+        received_at = now()
+        records: list[Record] = [
+            to_position(self._told + k, (y, x), self._unit, received_at) for k, (y, x) in enumerate(rows.tolist())
+        ]
+        self._told += len(rows)
+        return records
+
+    def _new(self, file: h5py.File, name: str) -> NDArray[np.float64]:
+        """What a dataset has beyond what was told."""
+        dataset = hdf5_dataset(file, name, self._path)
+        expected = (2,) if len(self._datasets) == 1 else ()
+        if dataset.shape[1:] != expected or dataset.dtype.kind not in "iuf":
+            found = f"{dataset.dtype} {dataset.shape}"
+            raise InputError("not positions", file=self._path, field=name, found=found)
+        values = dataset[self._told : self._told + MOST_POSITIONS]
+        return values[: _written(values, dataset.fillvalue, self._extent.settled(name, dataset) - self._told)]
+
+
+class _Extent:
+    """How far growing datasets have reached for a while."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[Hashable, deque[tuple[float, int]]] = {}
+
+    def settled(self, key: Hashable, dataset: h5py.Dataset) -> int:
+        """The length that a dataset had `SETTLE_SECONDS` ago. key: tells datasets apart."""
+        lengths = self._lengths.setdefault(key, deque([(0.0, 0)]))
+        if dataset.shape[0] != lengths[-1][1]:
+            lengths.append((now(), dataset.shape[0]))
+        while len(lengths) > 1 and now() - lengths[1][0] > SETTLE_SECONDS:
+            lengths.popleft()
+        return lengths[0][1]
+
+
+def _written(values: NDArray[Any], fill: Any, settled: int) -> int:
+    """How many of the values, from the first on, have been written.
+
+    A reader can see that a dataset has grown before it sees what was written, and gets the fill value instead (HDF5,
+    SWMR). So what is empty is believed only among the first `settled`.
+    """
+    if not len(values):
+        return 0
+    empty = (values == fill).reshape(len(values), -1).all(axis=1)
+    empty[: max(settled, 0)] = False
+    return int(empty.argmax()) if empty.any() else len(values)
+
+
+@contextmanager
+def _open_growing(path: Path) -> Iterator[h5py.File]:
+    """A file that is perhaps being written: as SWMR allows it, otherwise as any other. Raises InputError."""
+    try:
+        file = h5py.File(path, "r", swmr=True)
+    except (OSError, RuntimeError, ValueError):
+        with open_hdf5(path) as file:
+            yield file
+        return
+    with file:
+        try:
+            yield file
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"cannot be read yet ({' '.join(str(error).split())[:200]})", file=path) from None

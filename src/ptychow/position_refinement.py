@@ -1,0 +1,316 @@
+"""Positions from the frames themselves, where the stage did not go where it was told to.
+
+Rounds of two steps. A short reconstruction from a flat object (LSQML) at the positions so far; then every frame is
+compared with what object and probe predict at every shift within reach, and goes where that fits best. Searching finds
+its way out of wrong minima, which gradients do not. Three things make it work from errors as wide as the object's
+features:
+
+* A frame is searched on an object made without it. An object that holds the frame at its wrong place pulls it back
+  there; so each round reconstructs every part of the frames' random partition from the other parts.
+* Each round starts from a flat object, which forgets the ghosts of earlier positions.
+* While positions are far off, object and positions can stretch, turn and shear together, and the affine part of what
+  the positions moved is taken out. Later rounds take out the mean alone, and go further than the best fit, because
+  errors that neighbours share shrink slowly.
+
+Related: the searches of Maiden et al., Ultramicroscopy 120, 64 (2012), and Zhang et al., Opt. Express 21, 13592 (2013).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.errors import InputError, PtychoWError
+from ptychow.patches import corners
+from ptychow.scan import ObjectImage, Scan
+from ptychow.solver.engine import iterate
+from ptychow.solver.labelling import choose_modes, require_memory, solver_device
+from ptychow.solver.measurement import Measurement, flat_object, measure
+from ptychow.solver.methods import method_named
+from ptychow.starting_probe import starting_probe
+
+if TYPE_CHECKING:
+    import torch
+
+# By default errors may be as large as this part of a frame.
+REACH = 1 / 6
+# The probe's strongest modes with this part of its power stand for it in the search, and a window of half the frame
+# where that holds this part of it.
+POWER = 0.75
+WINDOW_POWER = 0.95
+# Frames searched at a time.
+BATCH = 32
+# Steps of the reconstruction in an epoch, at least: few frames are taken in smaller batches.
+STEPS = 4
+# A frame explained worse than the median by so many deviations is searched within the full reach again.
+OUTLIER = 4.0
+# Nothing is claimed unless frames are explained so much better than by an object that is 1 everywhere.
+SEEN = 0.1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """rounds of reconstructing for `epochs`, then searching to `radius` (a part of the reach, or pixels from 1 on).
+
+    relaxation: how far towards the best fit positions go. affine: whether the affine part of the move is taken out.
+    parts: into how many the frames are divided.
+    """
+
+    rounds: int
+    epochs: int
+    radius: float
+    relaxation: float = 1.0
+    affine: bool = False
+    parts: int = 2
+
+
+# Chosen on simulated scans (docs/results/positions.md).
+SCHEDULE = (
+    Stage(rounds=4, epochs=4, radius=0.99, affine=True),
+    Stage(rounds=1, epochs=4, radius=0.5, affine=True),
+    Stage(rounds=5, epochs=5, radius=4, relaxation=1.6),
+    Stage(rounds=1, epochs=5, radius=3),
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """number: 1 is the first. error: median over the frames of the relative amplitude error, each predicted from the
+    other frames at the place where it fits best. moved: median distance that points went in this round, pixels.
+    """
+
+    number: int
+    error: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Refined:
+    """scan: with the refined positions; what they were before is in `nominal_positions`, if nothing was there yet.
+
+    moved_px: (N, 2) by how much, object pixels, of mean zero. rounds: what each did. uncertain: (N,) bool, frames that
+    no place explains as well as the others are explained. seconds: wall time.
+    """
+
+    scan: Scan
+    moved_px: NDArray[np.float64]
+    rounds: tuple[Round, ...]
+    uncertain: NDArray[np.bool_]
+    seconds: float
+
+
+def refine_positions(
+    scan: Scan,
+    *,
+    reach: float | None = None,
+    probe_modes: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    schedule: tuple[Stage, ...] = SCHEDULE,
+    on_round: Callable[[Round], Any] = lambda round: None,
+) -> Refined:
+    """Find the positions of a scan's frames, up to a common offset.
+
+    reach: object pixels by which a position may be wrong along each axis; a sixth of the frame by default. The mean of
+    all positions stays where it was.
+    probe_modes, device, seed: as for `label`; the probe starts as it does there, in every round.
+    on_round: called after every round; there are `number_of_rounds(schedule)`.
+
+    Needs overlap: what a frame shows must be known from others. Raises InputError for a reach that is not within a
+    pixel and half a frame, PtychoWError where frames are not predicted from the others at all, and what `label` raises.
+    """
+    began = time.perf_counter()
+    size = scan.frame_shape[0]
+    reach = size * REACH if reach is None else reach
+    if not 1 <= reach <= size / 2:
+        raise InputError("not a reach", field="reach", found=reach, expected=f"1 to {size // 2} object pixels")
+    method = method_named("lsqml")
+    modes = choose_modes(scan, probe_modes)
+    require_memory(scan, method, method.batch_size, modes)
+    refinement = _Refinement(scan, modes, reach, solver_device(device), seed)
+    for stage in schedule:
+        for _ in range(stage.rounds):
+            on_round(refinement.run(stage))
+    return refinement.result(time.perf_counter() - began)
+
+
+def number_of_rounds(schedule: tuple[Stage, ...] = SCHEDULE) -> int:
+    """Of a schedule."""
+    return sum(stage.rounds for stage in schedule)
+
+
+class _Refinement:
+    """Positions on their way; see `refine_positions`."""
+
+    def __init__(self, scan: Scan, modes: int, reach: float, device: str, seed: int) -> None:
+        self.scan, self.reach, self.device = scan, reach, device
+        self.data = measure(scan)
+        self.probe, _ = starting_probe(scan, modes, self.data.mean_pattern, self.data.good)
+        self.given = scan.positions_px
+        self.positions = self.given.copy()
+        self.errors = np.zeros(len(scan))
+        self.rng = np.random.default_rng(seed)
+        self.rounds: list[Round] = []
+
+    def run(self, stage: Stage) -> Round:
+        """Reconstruct, search, move."""
+        radius = int(np.ceil(stage.radius if stage.radius >= 1 else stage.radius * self.reach))
+        lost = outliers(self.errors)
+        found = self.positions.copy()
+        for part in np.array_split(self.rng.permutation(len(self.scan)), stage.parts):
+            others = np.sort(np.setdiff1d(np.arange(len(self.scan)), part))
+            search = self._reconstruct(others, stage.epochs)
+            for far in (False, True):
+                chosen = part[lost[part] == far]
+                if len(chosen):
+                    reach = max(radius, int(np.ceil(self.reach))) if far else radius
+                    found[chosen], self.errors[chosen] = search(chosen, self.positions[chosen], reach)
+        move = stage.relaxation * (found - self.positions)
+        total = self.positions + move - self.given
+        # Nobody follows an outlier.
+        sound = ~outliers(self.errors)
+        terms = np.column_stack([np.ones(len(self.given)), self.given - self.given.mean(axis=0)])
+        terms = terms if stage.affine else terms[:, :1]
+        common = terms @ np.linalg.lstsq(terms[sound], total[sound], rcond=None)[0]
+        before, self.positions = self.positions, self.given + total - common
+        moved = float(np.median(np.hypot(*(self.positions - before).T)))
+        self.rounds.append(Round(len(self.rounds) + 1, float(np.median(self.errors)), moved))
+        return self.rounds[-1]
+
+    def _reconstruct(self, frames: NDArray[np.int64], epochs: int) -> ShiftSearch:
+        """The search on the object that these frames alone make."""
+        size = self.scan.frame_shape[0]
+        # Searched patches lie on the object too; the rim that no frame lights stays flat.
+        flat = flat_object(self.positions, size, margin=int(np.ceil(self.reach)) + 2)
+        data = replace(self.data, frames=self.data.frames[frames])
+        batch = int(np.clip(len(frames) // STEPS, 1, method_named("lsqml").batch_size))
+        made = iterate(
+            data, self.positions[frames], flat, self.probe, epochs=epochs, batch_size=batch, device=self.device
+        )
+        return ShiftSearch(self.data, made.object, made.probe)
+
+    def result(self, seconds: float) -> Refined:
+        """What `refine_positions` gives."""
+        flat = ShiftSearch(self.data, flat_object(self.positions, self.scan.frame_shape[0]), self.probe)
+        empty = float(np.median(flat(np.arange(len(self.scan)), self.positions, 0)[1]))
+        if not self.rounds[-1].error < (1 - SEEN) * empty:
+            raise PtychoWError(
+                f"{self.scan.name}: positions cannot be found: frames predicted from the others have an error of "
+                f"{self.rounds[-1].error:.3f}, an empty object's is {empty:.3f}. Is there enough overlap, and is the "
+                "probe this scan's?"
+            )
+        moved = self.positions - self.given
+        moved -= moved.mean(axis=0)
+        # Positions may be in metres.
+        unit = 1.0 if self.scan.position_unit == "px" else float(self.scan.geometry.pixel_size or np.nan)
+        nominal = self.scan.positions if self.scan.nominal_positions is None else self.scan.nominal_positions
+        positions = self.scan.positions + moved * unit
+        scan = replace(self.scan, positions=positions, nominal_positions=nominal, raster=None)
+        return Refined(scan, moved, tuple(self.rounds), outliers(self.errors), seconds)
+
+
+class ShiftSearch:
+    """Where on an object a frame fits best, by the amplitudes that object and probe predict at every whole pixel.
+
+    The strongest modes stand for the probe. Where a window of half the frame holds it, every second detector pixel is
+    enough: it is what the window's transform gives.
+    """
+
+    def __init__(self, data: Measurement, image: ObjectImage, probe: NDArray[np.complex64]) -> None:
+        import torch
+
+        self.data, self.origin = data, np.asarray(image.origin)
+        self.size = probe.shape[-1]
+        probe = strongest(probe, POWER)
+        half = self.size // 4
+        middle = probe[:, half : half + self.size // 2, half : half + self.size // 2]
+        fits = np.linalg.norm(middle) ** 2 >= WINDOW_POWER * np.linalg.norm(probe) ** 2
+        self.stride, self.inset = 1, 0
+        if fits and self.size % 4 == 0:
+            self.stride, self.inset = 2, half
+        window = self.size // self.stride
+        inner = slice(self.inset, self.inset + window)
+        self.probe = torch.from_numpy(np.ascontiguousarray(probe[:, inner, inner])) / self.size
+        self.windows = torch.from_numpy(image.image).unfold(0, window, 1).unfold(1, window, 1)
+        self.good = torch.from_numpy(data.good[:: self.stride, :: self.stride].astype(np.float32))
+
+    def __call__(
+        self, frames: NDArray[np.int64], positions_px: NDArray[np.float64], radius: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Best places (n, 2) of these frames within `radius` pixels of their positions, and relative amplitude errors.
+
+        Steps of up to a seventh of the radius; between them the minimum of a parabola along each axis.
+        """
+        step = max(1, round(radius / 7))
+        shifts = np.arange(-(radius // step), radius // step + 1) * step
+        nearest = np.rint(positions_px)
+        errors = np.concatenate(
+            [self._errors(frames[k : k + BATCH], nearest[k : k + BATCH], shifts) for k in range(0, len(frames), BATCH)]
+        )
+        return nearest + step * (minimum(errors) - len(shifts) // 2), np.sqrt(errors.min(axis=(1, 2)))
+
+    def _errors(
+        self, frames: NDArray[np.int64], places: NDArray[np.float64], shifts: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """(n, k, k) squared relative amplitude error of frames at whole-pixel places plus shifts along both axes."""
+        import torch
+
+        counts = self.data.frames[frames][:, :: self.stride, :: self.stride]
+        measured = torch.from_numpy(np.sqrt(counts)) * self.good
+        first = torch.from_numpy((corners(places, self.size) - self.origin).astype(np.int64) + self.inset)
+        last = torch.tensor(self.windows.shape[:2]) - 1
+        found = np.empty((len(frames), len(shifts), len(shifts)))
+        for i, down in enumerate(shifts):
+            for j, right in enumerate(shifts):
+                row, column = (first + torch.tensor([down, right])).clamp(torch.zeros_like(last), last).T
+                predicted = self._amplitudes(self.windows[row, column])
+                found[:, i, j] = ((predicted * self.good - measured) ** 2).sum(dim=(1, 2)).numpy()
+        power = (measured**2).sum(dim=(1, 2)).clamp(min=1e-12).numpy()
+        return found / power[:, None, None]
+
+    def _amplitudes(self, patches: torch.Tensor) -> torch.Tensor:
+        """Predicted root counts (n, w, w), zero frequency at [0, 0]."""
+        import torch
+
+        fields = [torch.fft.fft2(patches * mode) for mode in self.probe]
+        return torch.stack([field.real**2 + field.imag**2 for field in fields]).sum(dim=0).sqrt()
+
+
+def strongest(probe: NDArray[np.complex64], part: float) -> NDArray[np.complex64]:
+    """The fewest modes of (modes, H, W) that have `part` of the power, scaled to have all of it."""
+    powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
+    order = np.argsort(-powers, kind="stable")
+    share = np.cumsum(powers[order]) / powers.sum()
+    kept = order[: int(np.searchsorted(share, part)) + 1]
+    return probe[kept] * np.sqrt(powers.sum() / powers[kept].sum()).astype(np.float32)
+
+
+def minimum(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Index (n, 2), with fractions, of the minimum of each (k, k) map: parabolas through the smallest value."""
+    count, width = errors.shape[0], errors.shape[1]
+    smallest = np.stack(np.unravel_index(errors.reshape(count, -1).argmin(axis=1), errors.shape[1:]), axis=1)
+    found = smallest.astype(np.float64)
+    every = np.arange(count)
+    for axis in (0, 1):
+        if width < 3:
+            break
+        inside = (smallest[:, axis] > 0) & (smallest[:, axis] < width - 1)
+        centre = smallest.copy()
+        centre[:, axis] = np.clip(centre[:, axis], 1, width - 2)
+        step = np.eye(2, dtype=int)[axis]
+        before, here, after = (errors[every, *(centre + offset * step).T] for offset in (-1, 0, 1))
+        curvature = before - 2 * here + after
+        inside &= curvature > 0
+        found[inside, axis] += (0.5 * (before - after) / np.where(inside, curvature, 1))[inside]
+    return found
+
+
+def outliers(errors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which errors (N,) lie `OUTLIER` deviations above the median, the deviation being that of most of them."""
+    median = np.median(errors)
+    return np.asarray(errors > median + OUTLIER * 1.4826 * np.median(np.abs(errors - median)))

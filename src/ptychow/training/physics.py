@@ -1,0 +1,172 @@
+"""Training without labels on measured frames: predicted against measured diffraction.
+
+A patch explains its own frame in many ways. What it must not do is contradict its neighbours: so a group of overlapping
+frames is taken at a time, its patches are brought to one constant and stitched with the probe's weights, every frame's
+patch is cut out of the common object again, and what the detector would count from it through the probe is compared
+with what it counted. All of it but the constants can be differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ptychow.detector import Preparation
+from ptychow.errors import InputError, about
+from ptychow.patches import corners
+from ptychow.scan import Scan
+from ptychow.stitch import cubic_convolution_weights, probe_weight, solve_constants
+from ptychow.training.split import Indices
+
+Mismatch = Literal["amplitude", "poisson"]
+GROUP = 16
+# The constants of a few patches are found in a few sweeps.
+SWEEPS = 30
+
+
+class PhysicsLoss:
+    """The mismatch between measured and predicted diffraction of groups of overlapping frames.
+
+    scan: with a probe, or `probe` given: (modes, n, n) on the prepared grid. preparation: of the network's input.
+    frames: those to take groups from. kind: see `mismatch`. size: frames in a group, a point and its nearest ones.
+    Raises InputError without a probe.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        preparation: Preparation,
+        probe: NDArray[np.complex64] | None,
+        frames: Indices,
+        *,
+        kind: Mismatch = "amplitude",
+        size: int = GROUP,
+    ) -> None:
+        if probe is None:
+            raise InputError("no probe to predict diffraction with", file=scan.name, field="probe")
+        if preparation.resample is not None:
+            raise InputError("resampled frames are no counts", file=scan.name, field="preparation.resample")
+        if not len(frames):
+            raise InputError("no frames to train on", file=scan.name, field="split")
+        self._scan, self._frames, self._kind = scan, frames, kind
+        self._preparation = preparation.with_scale_of(scan)
+        self._counts = preparation.unstandardised().replace(
+            transform="raw", scale="none", scale_value=1.0, threshold=0.0
+        )
+        good = preparation.output_mask(scan.frame_shape)
+        self._good = torch.from_numpy(np.ones(probe.shape[1:], bool) if good is None else good)
+        self._probe, self._weight = torch.from_numpy(probe), probe_weight(probe)
+        self._positions = scan.positions_px / preparation.pixel_ratio(scan.frame_shape)
+        count = min(size, len(frames))
+        _, nearest = KDTree(self._positions[frames]).query(self._positions[frames], k=count)
+        self._groups = np.asarray(nearest).reshape(len(frames), count)
+
+    def __call__(self, network: nn.Module, generator: np.random.Generator, half: bool = False) -> Tensor:
+        """The loss of one group drawn at random; gradients reach the network's weights."""
+        group = self._frames[self._groups[generator.integers(len(self._groups))]]
+        device = next(network.parameters()).device
+        with about(self._scan.name):
+            raw = self._scan.frames[group]
+            inputs = torch.from_numpy(self._preparation.apply(raw)).to(device, memory_format=torch.channels_last)
+            counts = torch.from_numpy(self._counts.apply(raw)[:, 0]).to(device)
+        with frozen_statistics(network), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            amplitude, phase = network(inputs)
+        patches = torch.polar(amplitude[:, 0].float(), phase[:, 0].float())
+        common = through_common_object(patches, self._positions[group], self._weight)
+        return mismatch(common, self._probe.to(device), counts, self._good.to(device), self._kind)
+
+
+def through_common_object(patches: Tensor, positions_px: NDArray[np.float64], weight: NDArray[np.float32]) -> Tensor:
+    """Patches (b, n, n) as their common object has them: brought to one constant, averaged, cut out again.
+
+    positions_px: (b, 2) patch centres; weight: (n, n), of the average, as in `ptychow.stitch.Canvas`. The constants are
+    not differentiated.
+    """
+    own = patches.detach().cpu().numpy()
+    constants = solve_constants(own, positions_px, weight, sweeps=SWEEPS)
+    turned = patches * torch.from_numpy(constants).to(patches)[:, None, None]
+    size = weight.shape[0]
+    start = corners(positions_px, size)
+    start = start - np.floor(start.min(axis=0))
+    whole = np.floor(start + 1e-9).astype(int)
+    fraction = start - whole
+    shifted = read_between(turned, -fraction)
+    weights = torch.from_numpy(weight).to(patches.device)
+    # One pixel more than the last patch reaches: reading between pixels looks ahead.
+    shape = tuple(whole.max(axis=0) + size + 1)
+    total = torch.zeros(shape, dtype=patches.dtype, device=patches.device)
+    power = torch.zeros(shape, dtype=weights.dtype, device=patches.device)
+    for patch, (row, column) in zip(shifted, whole, strict=True):
+        window = slice(row, row + size), slice(column, column + size)
+        total[window] = total[window] + weights * patch
+        power[window] += weights
+    image = total / power.clamp_min(float(weights.min()))
+    cut = torch.stack([image[row : row + size, column : column + size] for row, column in whole])
+    return read_between(cut, fraction)
+
+
+def read_between(images: Tensor, offsets: NDArray[np.float64]) -> Tensor:
+    """Images (b, n, n) read at pixels k + offset, offsets (b, 2) in [-1, 1), by the Canvas's cubic convolution.
+
+    Edges are repeated.
+    """
+    for axis in (1, 2):
+        offset = offsets[:, axis - 1]
+        whole = np.floor(offset).astype(int)
+        taps = torch.from_numpy(cubic_convolution_weights(offset - whole).astype(np.float32)).to(images.device)
+        lengths = images.shape[axis]
+        padding = (0, 0, 2, 2) if axis == 1 else (2, 2)
+        padded = _pad_complex(images, padding)
+        read = [
+            sum(taps[index, tap] * image.narrow(axis - 1, 1 + base + tap, lengths) for tap in range(4))
+            for index, (image, base) in enumerate(zip(padded, whole, strict=True))
+        ]
+        images = torch.stack(read)
+    return images
+
+
+def _pad_complex(images: Tensor, padding: tuple[int, ...]) -> Tensor:
+    """Edges of (b, n, n) complex repeated."""
+    full = padding if len(padding) == 4 else (*padding, 0, 0)
+    parts = torch.view_as_real(images).permute(0, 3, 1, 2)
+    return torch.view_as_complex(functional.pad(parts, full, mode="replicate").permute(0, 2, 3, 1).contiguous())
+
+
+def mismatch(patches: Tensor, probe: Tensor, counts: Tensor, good: Tensor, kind: Mismatch = "amplitude") -> Tensor:
+    """How far the diffraction of patches (b, n, n) through a probe (modes, n, n) is from counts (b, n, n), zero
+    frequency in the middle, over the good pixels (n, n); 0 is perfect, about 1 is what no light scores.
+
+    amplitude: sum (|far field| - sqrt(counts))^2 / sum counts, the likelihood of a constant variance of amplitudes
+    (as LSQML's). poisson: the deviance, sum (I - n + n log(n / I)) / sum n (Thibault and Guizar-Sicairos, New J. Phys.
+    14, 063004 (2012)).
+    """
+    waves = torch.fft.fftshift(torch.fft.fft2(probe[None] * patches[:, None], norm="ortho"), dim=(-2, -1))
+    expected = (waves.real.square() + waves.imag.square()).sum(dim=1)
+    total = (counts * good).sum().clamp_min(1)
+    if kind == "amplitude":
+        # The offset keeps the root's slope finite where nothing is expected.
+        return (((expected + 1e-6).sqrt() - counts.sqrt()).square() * good).sum() / total
+    expected = expected + 1e-3
+    deviance = expected - counts + torch.xlogy(counts, counts) - counts * expected.log()
+    return (deviance * good).sum() / total
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms with the statistics they have learnt: those of a few neighbouring frames are no sample of a scan."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()

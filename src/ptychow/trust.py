@@ -1,0 +1,195 @@
+"""The light: does what arrives look like what the Model knows, and if not, what is it that differs?
+
+Four things are watched: how much of a frame its patch leaves unexplained (`frame_residuals`), how much overlapping
+patches disagree (`Canvas.disagreement`), the counts per frame, and the mean pattern. The first two tell that something
+is wrong; the others tell what. A frame from a turned detector can be explained by a turned patch, all the better the
+rounder the beam: only its neighbours contradict it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychow.detector import Preparation
+from ptychow.model import FOREIGN_PATTERN, SIMILAR_PATTERN, Model, ModelCard
+from ptychow.orientation import Orientation
+from ptychow.residual import Reference, frame_residuals
+from ptychow.scan import Scan
+from ptychow.stitch import Canvas, probe_weight
+
+Light = Literal["unknown", "green", "amber", "red"]
+SEVERITY: tuple[Light, ...] = ("green", "unknown", "amber", "red")
+
+# The light speaks of the median of so many latest frames, and of a mean pattern over about as many.
+WINDOW = 64
+# Known frames whose residuals are measured.
+KNOWN_FRAMES = 512
+# Counts per frame, as factors of the training's, beyond which the light turns where the Model's limits are unknown.
+# Networks were seen to be right at x4 and wrong at x16 (Babu et al., Nat Commun 14:7059, 2023).
+AMBER_COUNTS, RED_COUNTS = 4.0, 8.0
+# By so much must the mean pattern match better turned than as it is before orientation is blamed.
+TURNED_BETTER = 0.02
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of some frames.
+
+    residual: their median. disagreement: of their patches, None where it was not measured.
+    counts_ratio: their mean counts over the training's, None where those are unknown.
+    match: of their mean pattern with the Model's in each orientation, see `Model.match_pattern`.
+    """
+
+    residual: float
+    counts_ratio: float | None
+    match: Mapping[Orientation, float]
+    disagreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """light: "green" (as in training), "amber", "red", or "unknown". reasons: what differs, in words, worst first."""
+
+    light: Light
+    reasons: tuple[str, ...]
+
+
+def judge(card: ModelCard, evidence: Evidence) -> Verdict:
+    """What the evidence says of a Model's use. The light is unknown where the Model was never calibrated."""
+    found = [_judge_counts(card, evidence.counts_ratio), *_judge_pattern(evidence.match)]
+    explained = any(light in ("amber", "red") for light, _ in found)
+    if card.residual is None:
+        found.append(("unknown", "residuals of known frames were never measured for this Model"))
+    else:
+        found.append(judge_residual(card.residual, evidence.residual))
+    if card.disagreement is not None and evidence.disagreement is not None:
+        light, words = judge_disagreement(card.disagreement, evidence.disagreement)
+        if words and not explained:
+            words += "; count rate and mean pattern fit, so think of orientation, the probe's phase, or the sample"
+        found.append((light, words))
+    found.sort(key=lambda each: -SEVERITY.index(each[0]))
+    return Verdict(found[0][0], tuple(words for _, words in found if words))
+
+
+def _judge_counts(card: ModelCard, ratio: float | None) -> tuple[Light, str]:
+    if ratio is None:
+        return "unknown", "count rate of the training frames unknown"
+    said = f"count rate: {ratio:.3g} times the counts per frame of the training"
+    low, high = card.count_limits or (1 / RED_COUNTS, RED_COUNTS)
+    if not low <= ratio <= high:
+        return "red", said
+    if card.count_limits is None and not 1 / AMBER_COUNTS <= ratio <= AMBER_COUNTS:
+        return "amber", said
+    return "green", ""
+
+
+def _judge_pattern(match: Mapping[Orientation, float]) -> list[tuple[Light, str]]:
+    here, best = match[Orientation.IDENTITY], max(match, key=lambda turn: match[turn])
+    if not any(match.values()):
+        return [("unknown", "mean pattern of the training frames unknown")]
+    if match[best] > here + TURNED_BETTER and match[best] > SIMILAR_PATTERN:
+        return [
+            ("red", f"orientation: turned by {best}, patterns match the Model's to {match[best]:.2f}, not {here:.2f}")
+        ]
+    if here > SIMILAR_PATTERN:
+        return []
+    said = f"probe or centre: the mean pattern matches the Model's only to {here:.2f} (1 is equal)"
+    return [("amber" if here > FOREIGN_PATTERN else "red", said)]
+
+
+def judge_residual(reference: Reference, residual: float) -> tuple[Light, str]:
+    """The light for a median residual, and what it says, in words (nothing where it is green)."""
+    return _judge(reference, residual, "residual: {:.2f} of the diffraction is not explained by the patches")
+
+
+def judge_disagreement(reference: Reference, disagreement: float) -> tuple[Light, str]:
+    """The light for a disagreement, and what it says, in words (nothing where it is green)."""
+    return _judge(reference, disagreement, "disagreement: {:.2f} of the patches is not shared by their neighbours")
+
+
+def _judge(reference: Reference, value: float, words: str) -> tuple[Light, str]:
+    if not value > reference.amber:
+        return "green", ""
+    light: Light = "red" if value > reference.red else "amber"
+    return light, f"{words.format(value)} ({reference.median:.2f} in known frames, doubtful from {reference.amber:.2f})"
+
+
+class Watch:
+    """Follows prepared frames and their patches. preparation: as used. frame_shape: (H, W) of the stored frames."""
+
+    def __init__(self, model: Model, preparation: Preparation, frame_shape: tuple[int, int]) -> None:
+        self.model, self.preparation = model, preparation
+        self._good = preparation.output_mask(frame_shape)
+        self._residuals: deque[float] = deque(maxlen=WINDOW)
+        self._counts: deque[float] = deque(maxlen=WINDOW)
+        self._pattern = np.zeros(model.mean_pattern.shape)
+
+    def see(self, inputs: NDArray[np.float32], patches: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+        """Residuals (b,) of network inputs (b, 1, n, n) that gave patches (b, n, n); NaN without a probe."""
+        measured = self.preparation.root_counts(inputs)
+        residuals = np.full(len(patches), np.nan, np.float32)
+        if self.model.probe is not None:
+            residuals = frame_residuals(measured, patches, self.model.probe, self._good)
+        self._residuals.extend(residuals.tolist())
+        self._counts.extend(np.einsum("bij,bij->b", measured, measured, dtype=np.float64).tolist())
+        self._pattern = self._pattern * (1 - 1 / WINDOW) ** len(measured) + measured.sum(axis=0) / WINDOW
+        return residuals
+
+    def evidence(self, disagreement: float | None = None) -> Evidence:
+        """Of the latest frames; at least one must have been seen. disagreement: of their patches, where known."""
+        known = self.model.card.counts_per_frame
+        ratio = None if known is None else float(np.mean(self._counts)) / known
+        match = self.model.match_pattern(self._pattern)
+        return Evidence(float(np.median(self._residuals)), ratio, match, disagreement)
+
+    def verdict(self, disagreement: float | None = None) -> Verdict:
+        """The light of the latest frames; unknown before the first. disagreement: as `evidence`."""
+        return judge(self.model.card, self.evidence(disagreement)) if self._counts else Verdict("unknown", ())
+
+
+def patch_disagreement(
+    model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
+) -> float | None:
+    """How much overlapping patches (b, n, n) at positions (b, 2) disagree, once brought to one constant where the Model
+    leaves it open; None without a probe.
+    """
+    if model.probe is None:
+        return None
+    canvas = Canvas(positions_px, probe_weight(model.probe))
+    (canvas.add if model.card.gauge == "absolute" else canvas.add_turned_to_fit)(patches, positions_px)
+    return canvas.disagreement()
+
+
+def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int64]]) -> Model:
+    """The Model with what is usual on frames it knows, of one scan it was trained on.
+
+    parts: indices by what they are ("held-out", "validation", "training"); the first that has any is used, up to
+    `KNOWN_FRAMES` from its beginning. Disagreement is measured where these are neighbours. The Model itself where it
+    has no probe.
+    """
+    from ptychow.engines.torch_engine import TorchEngine
+
+    data, indices = next(((name, part) for name, part in parts.items() if len(part)), ("", np.zeros(0, np.int64)))
+    if model.probe is None or not len(indices):
+        return model
+    chosen = np.sort(indices)[:KNOWN_FRAMES]
+    preparation, engine = model.prepare_for(scan), TorchEngine(model, "cpu")
+    positions = scan.positions_px[chosen] / preparation.pixel_ratio(scan.frame_shape)
+    watch = Watch(model, preparation, scan.frame_shape)
+    residuals, disagreements = [], []
+    for start in range(0, len(chosen), WINDOW):
+        part = slice(start, start + WINDOW)
+        inputs = preparation.apply(scan.frames[chosen[part]])
+        patches = engine.predict(inputs)
+        residuals.append(watch.see(inputs, patches))
+        disagreements.append(patch_disagreement(model, patches, positions[part]))
+    found = {"residual": Reference.of(np.concatenate(residuals), len(chosen), data)}
+    if len(chosen) > 1 and np.median(np.diff(chosen)) == 1:
+        found["disagreement"] = Reference.of(np.array(disagreements), len(chosen), data)
+    return Model(model.card.model_copy(update=found), model.network, model.probe, model.mean_pattern)

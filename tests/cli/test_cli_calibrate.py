@@ -1,0 +1,72 @@
+"""`ptychow calibrate` from a scan file to Model, object and picture; and `train` going on from a Model."""
+
+import json
+
+import pytest
+
+from ptychow.formats import read_scan, write_scan
+from ptychow.model import Model
+
+QUICK = ("--network", "w3", "--steps", 2, "--device", "cpu")
+
+
+def test_writes_model_object_and_picture_beside_the_scan(scan_file, ptychow):
+    code, shown, complaint = ptychow("calibrate", scan_file, *QUICK, "--probe-epochs", 0)
+    assert code == 0 and "pixel size" not in complaint
+    folder = scan_file.parent
+    names = {item.name for item in folder.iterdir()}
+    assert names == {"scan.cxi", "scan_w3.safetensors", "scan_w3.cxi", "scan_w3.png"}
+    assert all(f"{folder / name}" in shown for name in names - {"scan.cxi"})
+    assert (folder / "scan_w3.png").read_bytes().startswith(b"\x89PNG")
+    card = Model.load(folder / "scan_w3.safetensors").card
+    assert card.training["steps"] == 2 and card.recipe["name"] == "label-free"
+
+
+def test_a_scan_without_a_probe_gets_one(unlabelled, tmp_path, ptychow):
+    pytest.importorskip("ptychi")
+    path = tmp_path / "raw.cxi"
+    write_scan(path, unlabelled)
+    assert read_scan(path).probe is None
+    code, shown, complaint = ptychow("calibrate", path, *QUICK, "--probe-epochs", 2, "--modes", 2, "--json")
+    assert code == 0, complaint
+    summary = json.loads(shown)
+    assert summary["steps"] == 2 and summary["reconstruction"]["frames"] == len(unlabelled)
+    assert Model.load(summary["wrote"]["Model"]).probe.shape == (2, 32, 32)
+
+
+def test_without_a_probe_and_without_epochs_it_says_what_to_do(unlabelled, tmp_path, ptychow):
+    path = tmp_path / "raw.cxi"
+    write_scan(path, unlabelled)
+    code, _, complaint = ptychow("calibrate", path, *QUICK, "--probe-epochs", 0)
+    assert code == 2 and "probe" in complaint and "--probe-epochs 20" in complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--steps", 2, "--minutes", 1), "--minutes"),
+        (("--resume", "--minutes", 1), "--minutes"),
+        (("--resume", "--steps", 2), "nothing to resume"),
+        (("--network", "w9", "--steps", 2), "unknown network"),
+    ],
+)
+def test_options_that_make_no_sense(options, said, scan_file, ptychow):
+    code, _, complaint = ptychow("calibrate", scan_file, "--probe-epochs", 0, *options)
+    assert code == 2 and said in complaint
+    assert {item.name for item in scan_file.parent.iterdir()} == {"scan.cxi"}
+
+
+def test_training_goes_on_from_a_model_by_physics_alone(scan_file, model_file, tmp_path, ptychow):
+    target = tmp_path / "finer.safetensors"
+    options = ("--start", model_file, "--physics", "poisson", "--no-labels", "--split", "none", "--epochs", 1)
+    result = ptychow("train", scan_file, *options, "--device", "cpu", "--output", target, "--quiet")
+    assert result == (0, "", "")
+    card = Model.load(target).card
+    assert card.recipe["physics"] == "poisson" and card.training["started_from"]["epochs"] == 2
+
+
+def test_training_options_that_contradict_each_other(scan_file, model_file, ptychow):
+    code, _, complaint = ptychow("train", scan_file, "--start", model_file, "--network", "w1")
+    assert code == 2 and "not the network of --start" in complaint
+    code, _, complaint = ptychow("train", scan_file, "--no-labels")
+    assert code == 2 and "--physics amplitude" in complaint

@@ -1,0 +1,138 @@
+"""Positions in files of their own: every kind of file, header and unit; what is not said is asked for."""
+
+import h5py
+import layouts
+import numpy as np
+import pytest
+from layouts import DOWN, POSITIONS, RIGHT
+
+from ptychow.errors import InputError
+from ptychow.formats import read_scan, write_scan
+from ptychow.formats.position_files import read_positions
+from ptychow.scan import Scan
+
+UM = POSITIONS * 1e6
+
+
+def text(rows, header="", separator=", "):
+    lines = [header] if header else []
+    return "\n".join(lines + [separator.join(map(repr, row)) for row in rows.tolist()]) + "\n"
+
+
+TEXTS = {
+    "commas": (text(UM, "y_um, x_um"), {}),
+    "semicolons": (text(UM[:, ::-1], "X [um];Y [um]", ";"), {}),
+    "tabs": (text(UM, "y (µm)\tx (µm)", "\t"), {}),
+    "blanks": (text(UM, separator="   "), {"position_columns": "1,2", "position_unit": "um"}),
+    "comment": (text(UM * 1e3, "# pos_y_nm pos_x_nm", " "), {}),
+    "remarks": ("# a scan\n\n" + text(UM, "y, x") + "# the end\n\n", {"position_unit": "um"}),
+    "other names": (text(UM, "samz,samy"), {"position_columns": "samz,samy", "position_unit": "um"}),
+    "turned": (text(UM * [1, -1], "y_um,x_um"), {"position_columns": "y_um,-x_um"}),
+    "more columns": (
+        text(np.column_stack((np.arange(12.0), UM, UM)), "i,y,x,y2,x2"),
+        {"position_columns": "4,5", "position_unit": "um"},
+    ),
+    "byte order mark": ("\ufeff" + text(UM, "y_um,x_um"), {}),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_text(tmp_path, kind):
+    content, said = TEXTS[kind]
+    (tmp_path / "xy.txt").write_text(content, encoding="utf-8")
+    positions, unit = read_positions({"positions_file": str(tmp_path / "xy.txt"), **said})
+    assert unit == "m"
+    np.testing.assert_allclose(positions, POSITIONS, rtol=1e-12)
+
+
+def test_pixels(tmp_path):
+    (tmp_path / "xy.csv").write_text(text(UM, "y_px,x_px"))
+    positions, unit = read_positions({"positions_file": str(tmp_path / "xy.csv")})
+    assert unit == "px" and np.array_equal(positions, UM)
+
+
+def arrays(folder):
+    """The same positions in every kind of file of arrays, and what must be said."""
+    with h5py.File(folder / "xy.h5", "w") as file:
+        layouts.write(file, {"stage/y": (DOWN * 1e3, {"units": "mm"}), "stage/x": (RIGHT * 1e3, {"units": "mm"})})
+        layouts.write(file, {"xy": (UM.reshape(3, 4, 2), {"units": "micron"})})
+    np.save(folder / "xy.npy", UM)
+    np.savez(folder / "one.npz", positions=UM)
+    np.savez(folder / "two.npz", y_um=UM[:, 0], x_um=UM[:, 1], other=np.ones((3, 3)))
+    numbered = {"position_columns": "1,2", "position_unit": "um"}
+    return [
+        ("xy.h5", {"position_columns": "/stage/y,/stage/x"}),
+        ("xy.h5", {"position_columns": "xy"}),
+        ("xy.npy", numbered),
+        ("one.npz", numbered),
+        ("two.npz", {}),
+    ]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_arrays(tmp_path, case):
+    name, said = arrays(tmp_path)[case]
+    positions, unit = read_positions({"positions_file": str(tmp_path / name), **said})
+    assert unit == "m"
+    np.testing.assert_allclose(positions, POSITIONS, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "message"),
+    [
+        (text(UM), {"position_unit": "um"}, "position_columns: which columns are down and right is not said; found"),
+        (text(UM, "y, x"), {}, "position_unit: the unit of the positions is not said"),
+        (text(UM, "y_um, x_nm"), {}, "the unit of the positions is not said"),
+        (text(UM, "y, x"), {"position_unit": "furlong"}, "position_unit: unknown; found furlong"),
+        (text(UM, "y, x"), {"position_unit": "m", "position_columns": "up,x"}, "which columns are down and right"),
+        (text(UM, "y, x"), {"position_unit": "m", "position_columns": "1,2,3"}, "which columns are down and right"),
+        ("1,2\n3,4,5\n", {}, "line 2: a line of another length; found 3 columns after 2"),
+        ("1,2\nthree,4\n", {}, "line 2: not numbers; found three,4"),
+        ("y,x\n", {}, "no line of numbers"),
+        ("", {}, "no line of numbers"),
+        ("\udcff", {}, "neither text nor HDF5, npy or npz"),
+    ],
+)
+def test_what_is_wrong_or_not_said(tmp_path, content, said, message):
+    (tmp_path / "xy.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=message) as caught:
+        read_positions({"positions_file": str(tmp_path / "xy.csv"), **said})
+    assert "xy.csv" in str(caught.value) or "position_unit" in str(caught.value)
+
+
+def test_hdf5_says_what_there_is(tmp_path):
+    arrays(tmp_path)
+    with pytest.raises(InputError, match=r"found datasets /stage/x \(12,\), /stage/y \(12,\), /xy \(3, 4, 2\)"):
+        read_positions({"positions_file": str(tmp_path / "xy.h5")})
+
+
+def test_missing(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.csv: positions_file: no such file"):
+        read_positions({"positions_file": str(tmp_path / "gone.csv")})
+
+
+def test_another_number_of_positions_than_frames(tmp_path):
+    path, _ = layouts.tiff_pages(tmp_path)
+    (tmp_path / "few.csv").write_text(text(UM[:7], "y_um,x_um"))
+    with pytest.raises(InputError, match="found 7 positions for 12 frames"):
+        read_scan(path, mapping={"positions_file": str(tmp_path / "few.csv")})
+
+
+@pytest.mark.parametrize("kind", ["TIFF pages", "TIFF folder", "Dectris 1"])
+def test_a_file_without_positions_asks_for_them(kind, tmp_path):
+    path, _ = layouts.LAYOUTS[kind][0](tmp_path)
+    with pytest.raises(InputError, match=r"holds no positions\. Name the file that does: --positions FILE"):
+        read_scan(path)
+
+
+def test_they_replace_the_positions_of_any_file_which_become_nominal(tmp_path):
+    write_scan(tmp_path / "a.cxi", Scan(layouts.FRAMES, POSITIONS + 1e-7, "m", raster=(3, 4)))
+    said = layouts.positions_csv(tmp_path)
+    scan = read_scan(tmp_path / "a.cxi", mapping=said)
+    np.testing.assert_allclose(scan.positions, POSITIONS)
+    assert np.array_equal(scan.nominal_positions, POSITIONS + 1e-7)
+    assert scan.metadata["positions"] == "from positions.csv"
+    write_scan(tmp_path / "b.cxi", Scan(layouts.FRAMES, UM, "px"))
+    assert read_scan(tmp_path / "b.cxi", mapping=said).nominal_positions is None
+    mapping = {"frames": "/entry_1/data_1/data", **said}
+    np.testing.assert_allclose(read_scan(tmp_path / "b.cxi", mapping=mapping).positions, POSITIONS)

@@ -1,0 +1,260 @@
+"""Replay, files being written, stored positions, and what users write for all sources."""
+
+import subprocess
+import sys
+import time
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from receiving import assert_true_to, corrupt, frames_of, gathered, measured, of_kind
+
+from ptychow.errors import InputError
+from ptychow.formats import write_scan
+from ptychow.live.records import End, PositionRecord, Start, now
+from ptychow.live.simulated.faults import Faults
+from ptychow.live.simulated.file import FileWriter
+from ptychow.live.sources import growing, open_sources
+from ptychow.live.sources.growing import DETECTOR, GrowingFrames, GrowingPositions
+from ptychow.live.sources.replay import ReplaySource
+
+SCAN = measured()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """Half a second is long for files of this size."""
+    monkeypatch.setattr(growing, "SETTLE_SECONDS", 0.5)
+
+
+def finished(*sources):
+    return lambda _: all(source.finished for source in sources)
+
+
+def test_replay_is_the_scan(tmp_path):
+    write_scan(tmp_path / "scan.cxi", SCAN)
+    sources = open_sources(str(tmp_path / "scan.cxi"))
+    records = gathered(sources, finished(*sources))
+    assert [record.index for record in frames_of(records)] == list(range(60))
+    assert len(of_kind(records, PositionRecord)) == 60
+    assert_true_to(SCAN, records)
+    (start,) = of_kind(records, Start)
+    assert (start.expected, start.saturation, start.geometry.distance) == (60, 1000.0, 2.0)
+    np.testing.assert_array_equal(start.mask, SCAN.mask)
+    assert all(source.waits for source in sources)
+    assert [end.expected for end in of_kind(records, End)] == [60, 60]
+    assert sources[0].poll(0.0) == []
+
+
+def test_replay_keeps_its_rate():
+    source = ReplaySource(SCAN, rate=200.0)
+    began = now()
+    records = gathered([source], finished(source))
+    assert now() - began > 0.29
+    assert all(record.received_at >= began + (record.index + 1) / 200 - 1e-3 for record in frames_of(records))
+    with ReplaySource(SCAN, rate=0.5) as slow:
+        slow.poll(0.0)
+        began = now()
+        assert slow.poll(0.1) == [] and now() - began < 1.0
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_a_file_being_written(tmp_path, stall):
+    from threading import Thread
+
+    from ptychow.live.simulated.detector import send
+
+    path = tmp_path / "scan.h5"
+    sources = open_sources(f"watch:{path}?frames=60", f"watch:{path}?datasets=entry/positions&unit=m&idle=1")
+    with FileWriter(SCAN, path, count=60) as writer:
+        assert writer.source == f"watch:{path}?frames=60" and str(path) in writer.positions
+        thread = Thread(target=lambda: send(writer, 60, 400.0, Faults(stall=stall)))
+        thread.start()
+        records = gathered(sources, lambda records: len(frames_of(records)) == 60)
+        thread.join()
+    records += gathered(sources, finished(*sources))
+    assert [record.index for record in frames_of(records)] == list(range(60))
+    assert [record.index for record in of_kind(records, PositionRecord)] == list(range(60))
+    assert_true_to(SCAN, records)
+    assert of_kind(records, End)[0].reason == "all frames read"
+    assert not corrupt(records)
+
+
+def data_file(folder, number, first, last, numbered=True):
+    with h5py.File(folder / f"run_data_{number:06}.h5", "w") as file:
+        frames = file.create_dataset(
+            "entry/data/data", data=SCAN.frames[first:last], chunks=(1, 16, 24), **hdf5plugin.Bitshuffle(cname="lz4")
+        )
+        if numbered:
+            frames.attrs["image_nr_low"], frames.attrs["image_nr_high"] = first + 1, last
+
+
+def master_file(folder):
+    with h5py.File(folder / "run_master.h5", "w") as file:
+        file[f"{DETECTOR}/detectorSpecific/pixel_mask"] = (~SCAN.mask).astype(np.uint32)
+        file[f"{DETECTOR}/detectorSpecific/countrate_correction_count_cutoff"] = 999
+        file[f"{DETECTOR}/detectorSpecific/nimages"] = 1
+        file[f"{DETECTOR}/detectorSpecific/ntrigger"] = 60
+        file["entry/instrument/beam/incident_wavelength"] = 1.5
+        file["entry/instrument/beam/incident_wavelength"].attrs["units"] = "angstrom"
+        file[f"{DETECTOR}/detector_distance"] = 0.0  # nobody said
+        file[f"{DETECTOR}/x_pixel_size"] = 75e-6
+        for number in (1, 2, 3):
+            name = f"data_{number:06}"
+            file[f"entry/data/{name}"] = h5py.ExternalLink(f"run_{name}.h5", "/entry/data/data")
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("master_first", [True, False])
+def test_dectris_files_as_they_appear(tmp_path, numbered, master_first):
+    source = GrowingFrames(tmp_path / "run_master.h5", idle=3.0)
+    assert source.poll(0.0) == []
+    if master_first:
+        master_file(tmp_path)
+    # The second comes before the first, which is then still being copied.
+    data_file(tmp_path, 2, 25, 50, numbered)
+    data_file(tmp_path, 1, 0, 25, numbered)
+    whole = (tmp_path / "run_data_000001.h5").read_bytes()
+    (tmp_path / "run_data_000001.h5").write_bytes(whole[: len(whole) // 2])
+    records = gathered([source], lambda _: False, patience=0.3)
+    assert {record.index for record in frames_of(records)} <= set(range(25, 50))
+    (tmp_path / "run_data_000001.h5").write_bytes(whole)
+    data_file(tmp_path, 3, 50, 60, numbered)
+    master_file(tmp_path)
+    records += gathered([source], finished(source))
+    assert sorted(record.index for record in frames_of(records)) == list(range(60))
+    assert_true_to(SCAN, records)
+    (start,) = of_kind(records, Start)
+    assert (start.expected, start.saturation, start.geometry.distance) == (60, 1000.0, None)
+    assert start.geometry.wavelength == pytest.approx(1.5e-10) and start.geometry.detector_pixel == 75e-6
+    np.testing.assert_array_equal(start.mask, SCAN.mask)
+
+
+def test_several_thresholds_in_a_file(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"] = np.stack((SCAN.frames[:], SCAN.frames[:] + 1), axis=1)
+    for channel in (0, 1):
+        source = GrowingFrames(tmp_path / "scan.h5", dataset="data", channel=channel, idle=0.1)
+        frames = frames_of(gathered([source], finished(source)))
+        np.testing.assert_array_equal([record.frame for record in frames], SCAN.frames[:] + channel)
+
+
+@pytest.mark.parametrize("content", [None, b"not HDF5", "no dataset", "wrong rank", "no numbers"])
+def test_a_file_that_never_becomes_one_is_told(tmp_path, content):
+    path = tmp_path / "scan.h5"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        with h5py.File(path, "w") as file:
+            name = "other" if content == "no dataset" else "entry/data/data"
+            file[name] = np.array([b"a"]) if content == "no numbers" else np.zeros((4, 4))
+    sources = [GrowingFrames(path, idle=0.2), GrowingPositions(path, ("entry/data/data",), unit="m", idle=0.2)]
+    for source in sources:
+        records = gathered([source], finished(source))
+        assert str(path) in corrupt(records)[0].reason
+        assert "nothing new" in of_kind(records, End)[0].reason
+        assert not frames_of(records)
+
+
+def test_what_has_grown_but_is_not_written_yet_is_waited_for(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        frames = file.create_dataset("entry/data/data", (4, 16, 24), "u2", chunks=(1, 16, 24))
+        frames[0], frames[2] = SCAN.frames[0], SCAN.frames[2]
+    source = GrowingFrames(tmp_path / "scan.h5", idle=0.1)
+    records = gathered([source], lambda _: False, patience=0.3)
+    assert [record.index for record in frames_of(records)] == [0]
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        file["entry/data/data"][1] = SCAN.frames[1]
+    records += gathered([source], lambda records: len(frames_of(records)) == 2, patience=1.0)
+    assert_true_to(SCAN, records)
+    assert [record.index for record in frames_of(records)] == [0, 1, 2]
+    # After a while a dark frame is a dark frame.
+    records = gathered([source], finished(source))
+    assert [(record.index, record.frame.sum()) for record in frames_of(records)] == [(3, 0)]
+
+
+def test_a_damaged_frame_costs_itself_only(tmp_path):
+    data_file(tmp_path, 1, 0, 40)
+    with h5py.File(tmp_path / "run_data_000001.h5", "r+") as file:
+        file["entry/data/data"].id.write_direct_chunk((17, 0, 0), b"damaged by a cosmic ray")
+    source = GrowingFrames(tmp_path / "run_data_000001.h5", idle=0.1)
+    records = gathered([source], finished(source))
+    assert [record.index for record in frames_of(records)] == [*range(17), *range(18, 40)]
+    assert [record.index for record in corrupt(records)] == [17]
+
+
+def test_positions_not_measured_yet_are_waited_for(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["y"], file["x"] = SCAN.positions[:5].T
+        file["y"][3] = np.nan
+    source = GrowingPositions(tmp_path / "scan.h5", ("y", "x"), unit="m", idle=30.0)
+    records = gathered([source], lambda records: len(records) == 3)
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        file["y"][3] = SCAN.positions[3, 0]
+    records += gathered([source], lambda records: len(records) == 2)
+    assert [record.index for record in records] == list(range(5))
+    assert_true_to(SCAN, records)
+
+
+def test_stored_positions_of_a_scan_and_of_a_table(tmp_path):
+    write_scan(tmp_path / "scan.cxi", SCAN)
+    table = tmp_path / "positions.csv"
+    np.savetxt(table, SCAN.positions * 1e6, delimiter=",", header="y_um,x_um", comments="")
+    for text in (str(tmp_path / "scan.cxi"), str(table), f"{table}?columns=1,2&unit=um"):
+        source = open_sources("stream2://localhost", text)[1]
+        records = gathered([source], finished(source))
+        assert_true_to(SCAN, records)
+        assert len(of_kind(records, PositionRecord)) == 60
+
+
+@pytest.mark.parametrize(
+    ("frames", "positions"),
+    [
+        ("http://host", "x.cxi"),
+        ("stream2://host", None),
+        ("stream2://host", "attributes:Y,X?unit=m"),
+        ("pva://A", "attributes:Y,X"),
+        ("pva://A", "attributes:Y,X?unit=parsec"),
+        ("pva://A", "attributes:Y?unit=m"),
+        ("pva://A?speed=3", "attributes:Y,X?unit=m"),
+        ("pva://A?queue=none", "attributes:Y,X?unit=m"),
+        ("pva://A?queue=0", "attributes:Y,X?unit=m"),
+        ("pva://A", "pva://Y?unit=m"),
+        ("pva://A", "pva://Y,X"),
+        ("pva://A", "pva://Y,X?unit=m&retained=perhaps"),
+        ("pva://A", "pva-table://T?unit=m&columns=y"),
+        ("pva://A", "stream2://host"),
+        ("pva-table://A", "x.cxi"),
+        ("watch:a.h5", "watch:a.h5?unit=m"),
+        ("nothing.cxi", None),
+        ("stream2://host", "nothing.csv"),
+    ],
+)
+def test_what_is_not_understood_is_told(frames, positions):
+    with pytest.raises(InputError):
+        open_sources(frames, positions)
+
+
+def test_sources_do_not_wait_longer_than_they_are_told(tmp_path):
+    for source in open_sources(f"watch:{tmp_path / 'a.h5'}", f"watch:{tmp_path / 'a.h5'}?datasets=p&unit=m"):
+        began = time.monotonic()
+        assert source.poll(0.05) == []
+        assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("zmq", ["stream2://localhost", "nothing.csv"]),
+        ("cbor2", ["stream2://localhost", "nothing.csv"]),
+        ("imagecodecs", ["stream2://localhost", "nothing.csv"]),
+        ("p4p", ["pva://A", "attributes:Y,X?unit=m"]),
+        ("p4p", ["watch:a.h5", "pva-table://T?unit=m"]),
+    ],
+)
+def test_a_missing_library_is_named_with_the_pip_line(module, arguments):
+    script = f"import sys; sys.modules[{module!r}] = None; from ptychow.live.sources import open_sources\n"
+    script += f"try: open_sources(*{arguments})\nexcept Exception as error: print(type(error).__name__, error)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("MissingExtraError") and "pip install 'ptychow[live]'" in shown

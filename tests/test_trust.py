@@ -1,0 +1,118 @@
+"""The light: what it says of what was seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import small_scan
+from ptychow.engines import open_engine
+from ptychow.formats.lazy import open_hdf5
+from ptychow.model import Model
+from ptychow.orientation import Orientation
+from ptychow.patches import PatchExtractor
+from ptychow.reconstruction import reconstruct
+from ptychow.residual import Reference
+from ptychow.trust import Evidence, Watch, calibrate_light, judge, patch_disagreement
+
+REFERENCE = Reference(median=0.1, amber=0.2, red=0.3, frames=100, data="held-out")
+ALIKE = dict.fromkeys(Orientation, 0.95)
+
+
+@pytest.fixture
+def card(trained):
+    known = {"residual": REFERENCE, "disagreement": REFERENCE, "count_limits": None}
+    return trained.model.card.model_copy(update=known)
+
+
+@pytest.mark.parametrize(
+    ("residual", "ratio", "match", "light", "reason"),
+    [
+        (0.1, 1.0, ALIKE, "green", None),
+        (0.25, 1.0, ALIKE, "amber", "residual: 0.25"),
+        (0.35, 1.0, ALIKE, "red", "residual: 0.35"),
+        (0.1, 16.0, ALIKE, "red", "count rate: 16 times"),
+        (0.1, 1 / 16, ALIKE, "red", "count rate: 0.0625 times"),
+        (0.1, 5.0, ALIKE, "amber", "count rate"),
+        (0.1, None, ALIKE, "unknown", "count rate of the training frames unknown"),
+        (0.1, 1.0, dict.fromkeys(Orientation, 0.5), "red", "probe or centre"),
+        (0.1, 1.0, dict.fromkeys(Orientation, 0.8), "amber", "probe or centre"),
+        (0.1, 1.0, {**ALIKE, Orientation.TRANSPOSE: 0.99}, "red", "orientation: turned by transpose"),
+        (0.1, 1.0, dict.fromkeys(Orientation, 0.0), "unknown", "mean pattern"),
+    ],
+)
+def test_each_thing_that_differs_has_its_light_and_its_word(card, residual, ratio, match, light, reason):
+    verdict = judge(card, Evidence(residual, ratio, match))
+    assert verdict.light == light
+    assert verdict.reasons == () if reason is None else reason in verdict.reasons[0]
+
+
+def test_patches_that_disagree_turn_the_light(card):
+    for disagreement, light in ((0.1, "green"), (0.25, "amber"), (0.35, "red")):
+        verdict = judge(card, Evidence(0.1, 1.0, ALIKE, disagreement))
+        assert verdict.light == light
+        assert light == "green" or "think of orientation" in verdict.reasons[0]
+    # Where the count rate explains it, nothing else is suspected.
+    assert "think of" not in str(judge(card, Evidence(0.1, 16.0, ALIKE, 0.35)).reasons)
+
+
+def test_turned_frames_give_patches_that_disagree(trained, scan):
+    """The physics of it: perfect patches of turned frames are turned, and their neighbours contradict them."""
+    truth = PatchExtractor(scan.object, 32)(scan.positions_px)
+    model = trained.model
+    assert patch_disagreement(model, truth, scan.positions_px) < 0.05
+    assert patch_disagreement(model, truth[:, ::-1, ::-1], scan.positions_px) > 0.2
+    assert patch_disagreement(model, truth, -scan.positions_px) > 0.2
+
+
+def test_the_models_own_count_limits_hold(card):
+    known = card.model_copy(update={"count_limits": (0.01, 40.0)})
+    assert judge(known, Evidence(0.1, 16.0, ALIKE)).light == "green"
+    assert judge(known, Evidence(0.1, 50.0, ALIKE)).light == "red"
+
+
+def test_a_model_that_was_never_calibrated_has_no_light(card):
+    verdict = judge(card.model_copy(update={"residual": None}), Evidence(0.9, 1.0, ALIKE))
+    assert verdict.light == "unknown" and "never measured" in verdict.reasons[0]
+    # What is known to be wrong is said all the same.
+    assert judge(card.model_copy(update={"residual": None}), Evidence(0.9, 20.0, ALIKE)).light == "red"
+
+
+def test_training_calibrates_the_light_on_frames_it_held_out(trained, scan):
+    reference = trained.model.card.residual
+    held_out = trained.splits[0].holdout
+    assert reference.data == "held-out" and reference.frames == len(held_out)
+    found = reconstruct(scan, trained.model, device="cpu").residuals[held_out]
+    assert reference.median == pytest.approx(np.median(found), abs=1e-4)
+    without = Model(trained.model.card, trained.model.network, None, trained.model.mean_pattern)
+    assert calibrate_light(without, scan, {"held-out": held_out}) is without
+
+
+def test_the_latest_frames_count(trained, scan):
+    preparation = trained.model.prepare_for(scan)
+    watch, engine = Watch(trained.model, preparation, scan.frame_shape), open_engine(trained.model, device="cpu")
+    assert watch.verdict().light == "unknown"
+    inputs = preparation.apply(scan.frames[:64])
+    residuals = watch.see(inputs, engine.predict(inputs))
+    evidence = watch.evidence()
+    assert evidence.residual == pytest.approx(np.median(residuals)) and 0.5 < evidence.counts_ratio < 2
+    assert evidence.match[Orientation.IDENTITY] > 0.95
+    bright = preparation.apply(20 * scan.frames[:64].astype(np.float32))
+    watch.see(bright, engine.predict(bright))
+    assert watch.verdict().light == "red" and "count rate" in watch.verdict().reasons[0]
+
+
+def test_reconstruct_keeps_residuals_and_warns_of_a_foreign_scan(trained, scan, tmp_path):
+    result = reconstruct(scan, trained.model, device="cpu")
+    assert result.residuals.shape == (80,) and np.isfinite(result.residuals).all()
+    assert result.summary["median_residual"] == pytest.approx(np.median(result.residuals))
+    result.save(tmp_path / "object.cxi")
+    with open_hdf5(tmp_path / "object.cxi") as file:
+        np.testing.assert_array_equal(file["entry_1/ptychow/residuals"][()], result.residuals)
+    noise = np.random.default_rng(0).permuted(small_scan(3).frames, axis=1)
+    foreign = reconstruct(replace(scan, frames=noise), trained.model, device="cpu", force=True)
+    assert any("not explained by the patches" in warning for warning in foreign.warnings)
+    dark = scan.frames.copy()
+    dark[5] = 0
+    found = reconstruct(replace(scan, frames=dark), trained.model, device="cpu").residuals
+    assert np.isnan(found[5]) and np.isfinite(np.delete(found, 5)).all()
