@@ -233,7 +233,7 @@ def browser(url: str) -> Iterator[None]:
     if CHROMIUM is None:
         yield
         return
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         options += ["--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]
         process = subprocess.Popen(

@@ -31,7 +31,7 @@ EPOCHS = 40
 NOTES = """## The settings, and what was left out
 
 Chosen by trials of five to ten epochs on the Siemens star and on a small simulated scan whose truth is known; the
-tungsten scan had no part in it.
+tungsten scan had no part in it, so that its table is the independent one. Single runs: small differences mean nothing.
 
 * *LSQML*: Pty-Chi's defaults, batches of 64. The probe is scaled to the counts beforehand, and the rescaling that costs
   Pty-Chi its first epoch is off. `--noise poisson` works too, and starts more slowly.
@@ -43,8 +43,8 @@ tungsten scan had no part in it.
   rest at real noise: that `ptychow label` stops it on a plateau of the error is what it needs.
 * *RAAR* is left out. In Pty-Chi 2.2 it diverges, also with the probe fixed at its true value: on the small simulated
   scan 1 - correlation with the truth is 0.0035 after 5 epochs, 0.0071 after 20 and 0.32 after 40. The last term of its
-  update is beta (P_Q - I), as printed in equation 16 of Marchesini et al. (2016); Luke's definition (Inverse Problems
-  21, 37 (2005)) gives beta (I - P_Q). With that sign, tried by hand, the same run goes to 0.0012, 0.00004 and 0.00002;
+  update is beta (P_Q - I), which its documentation takes from Marchesini et al. (2016); Luke's relaxed averaged
+  alternating reflections, beta/2 (R_Q R_F + I) + (1 - beta) P_F, give beta (I - P_Q). With that sign, tried by hand, the same run goes to 0.0012, 0.00004 and 0.00002;
   with the probe free it still diverges.
 """
 

@@ -13,7 +13,7 @@ from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.reconstruction import reconstruct
 from ptychow.residual import Reference
-from ptychow.trust import Evidence, Watch, calibrate_light, judge, patch_disagreement
+from ptychow.trust import Evidence, Watch, calibrate_light, judge, patch_disagreement, turn_that_fits
 
 REFERENCE = Reference(median=0.1, amber=0.2, red=0.3, frames=100, data="held-out")
 ALIKE = dict.fromkeys(Orientation, 0.95)
@@ -51,7 +51,7 @@ def test_patches_that_disagree_turn_the_light(card):
     for disagreement, light in ((0.1, "green"), (0.25, "amber"), (0.35, "red")):
         verdict = judge(card, Evidence(0.1, 1.0, ALIKE, disagreement))
         assert verdict.light == light
-        assert light == "green" or "think of orientation" in verdict.reasons[0]
+        assert light == "green" or "think of positions" in verdict.reasons[0]
     # Where the count rate explains it, nothing else is suspected.
     assert "think of" not in str(judge(card, Evidence(0.1, 16.0, ALIKE, 0.35)).reasons)
 
@@ -63,6 +63,17 @@ def test_turned_frames_give_patches_that_disagree(trained, scan):
     assert patch_disagreement(model, truth, scan.positions_px) < 0.05
     assert patch_disagreement(model, truth[:, ::-1, ::-1], scan.positions_px) > 0.2
     assert patch_disagreement(model, truth, -scan.positions_px) > 0.2
+    known = Reference(median=0.04, amber=0.05, red=0.06, frames=80, data="held-out")
+    card = model.card.model_copy(update={"disagreement": known})
+    model = Model(card, model.network, model.probe, model.mean_pattern)
+    for orientation in Orientation:
+        turned = orientation.apply_about_zero_frequency(truth)
+        found = turn_that_fits(model, turned, scan.positions_px)
+        assert found == (None if orientation == Orientation.IDENTITY else orientation.inverse)
+    noise = np.random.default_rng(0).normal(size=truth.shape) + 0j
+    assert turn_that_fits(model, noise, scan.positions_px) is None
+    verdict = judge(card, Evidence(0.01, 1.0, ALIKE, 0.5, Orientation.TRANSPOSE))
+    assert verdict.reasons[0].startswith("orientation: patches agree with their neighbours when turned by transpose")
 
 
 def test_the_models_own_count_limits_hold(card):

@@ -8,9 +8,9 @@ features:
 * A frame is searched on an object made without it. An object that holds the frame at its wrong place pulls it back
   there; so each round reconstructs every part of the frames' random partition from the other parts.
 * Each round starts from a flat object, which forgets the ghosts of earlier positions.
-* While positions are far off, object and positions can stretch, turn and shear together, and the affine part of what
-  the positions moved is taken out. Later rounds take out the mean alone, and go further than the best fit, because
-  errors that neighbours share shrink slowly.
+* Object and positions can stretch, turn and shear together, which the frames hardly notice. The affine part of what
+  the positions moved is taken out (where a stage says so; all do by default). Some rounds go further than the best
+  fit, because errors that neighbours share shrink slowly.
 
 Related: the searches of Maiden et al., Ultramicroscopy 120, 64 (2012), and Zhang et al., Opt. Express 21, 13592 (2013).
 """
@@ -73,8 +73,8 @@ class Stage:
 SCHEDULE = (
     Stage(rounds=4, epochs=4, radius=0.99, affine=True),
     Stage(rounds=1, epochs=4, radius=0.5, affine=True),
-    Stage(rounds=5, epochs=5, radius=4, relaxation=1.6),
-    Stage(rounds=1, epochs=5, radius=3),
+    Stage(rounds=3, epochs=5, radius=4, relaxation=1.4, affine=True),
+    Stage(rounds=4, epochs=5, radius=3, affine=True),
 )
 
 
@@ -168,8 +168,8 @@ class _Refinement:
             for far in (False, True):
                 chosen = part[lost[part] == far]
                 if len(chosen):
-                    reach = max(radius, int(np.ceil(self.reach))) if far else radius
-                    found[chosen], self.errors[chosen] = search(chosen, self.positions[chosen], reach)
+                    centre, width = (self.given, int(np.ceil(self.reach))) if far else (self.positions, radius)
+                    found[chosen], self.errors[chosen] = search(chosen, centre[chosen], width)
         move = stage.relaxation * (found - self.positions)
         total = self.positions + move - self.given
         # Nobody follows an outlier.
@@ -177,7 +177,8 @@ class _Refinement:
         terms = np.column_stack([np.ones(len(self.given)), self.given - self.given.mean(axis=0)])
         terms = terms if stage.affine else terms[:, :1]
         common = terms @ np.linalg.lstsq(terms[sound], total[sound], rcond=None)[0]
-        before, self.positions = self.positions, self.given + total - common
+        # Beyond the reach nothing is believed: a point with nothing to hold on to would wander off.
+        before, self.positions = self.positions, self.given + np.clip(total - common, -self.reach, self.reach)
         moved = float(np.median(np.hypot(*(self.positions - before).T)))
         self.rounds.append(Round(len(self.rounds) + 1, float(np.median(self.errors)), moved))
         return self.rounds[-1]

@@ -44,12 +44,14 @@ class Evidence:
     residual: their median. disagreement: of their patches, None where it was not measured.
     counts_ratio: their mean counts over the training's, None where those are unknown.
     match: of their mean pattern with the Model's in each orientation, see `Model.match_pattern`.
+    turn: what makes patches that disagree agree, see `turn_that_fits`; None where nothing does.
     """
 
     residual: float
     counts_ratio: float | None
     match: Mapping[Orientation, float]
     disagreement: float | None = None
+    turn: Orientation | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ def judge(card: ModelCard, evidence: Evidence) -> Verdict:
         found.append(judge_residual(card.residual, evidence.residual))
     if card.disagreement is not None and evidence.disagreement is not None:
         light, words = judge_disagreement(card.disagreement, evidence.disagreement)
-        if words and not explained:
-            words += "; count rate and mean pattern fit, so think of orientation, the probe's phase, or the sample"
+        if words and evidence.turn is not None:
+            words = f"orientation: patches agree with their neighbours when turned by {evidence.turn}; {words}"
+        elif words and not explained:
+            words += "; count rate, pattern and orientation fit: think of positions, the probe's phase, or the sample"
         found.append((light, words))
     found.sort(key=lambda each: -SEVERITY.index(each[0]))
     return Verdict(found[0][0], tuple(words for _, words in found if words))
@@ -141,16 +145,16 @@ class Watch:
         self._pattern = self._pattern * (1 - 1 / WINDOW) ** len(measured) + measured.sum(axis=0) / WINDOW
         return residuals
 
-    def evidence(self, disagreement: float | None = None) -> Evidence:
-        """Of the latest frames; at least one must have been seen. disagreement: of their patches, where known."""
+    def evidence(self, disagreement: float | None = None, turn: Orientation | None = None) -> Evidence:
+        """Of the latest frames; at least one must have been seen. disagreement, turn: of patches, where known."""
         known = self.model.card.counts_per_frame
         ratio = None if known is None else float(np.mean(self._counts)) / known
         match = self.model.match_pattern(self._pattern)
-        return Evidence(float(np.median(self._residuals)), ratio, match, disagreement)
+        return Evidence(float(np.median(self._residuals)), ratio, match, disagreement, turn)
 
-    def verdict(self, disagreement: float | None = None) -> Verdict:
-        """The light of the latest frames; unknown before the first. disagreement: as `evidence`."""
-        return judge(self.model.card, self.evidence(disagreement)) if self._counts else Verdict("unknown", ())
+    def verdict(self, disagreement: float | None = None, turn: Orientation | None = None) -> Verdict:
+        """The light of the latest frames; unknown before the first. disagreement, turn: as `evidence`."""
+        return judge(self.model.card, self.evidence(disagreement, turn)) if self._counts else Verdict("unknown", ())
 
 
 def patch_disagreement(
@@ -164,6 +168,21 @@ def patch_disagreement(
     canvas = Canvas(positions_px, probe_weight(model.probe))
     (canvas.add if model.card.gauge == "absolute" else canvas.add_turned_to_fit)(patches, positions_px)
     return canvas.disagreement()
+
+
+def turn_that_fits(
+    model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
+) -> Orientation | None:
+    """The orientation in which neighbouring patches (b, n, n) at positions (b, 2) agree as known ones do, if they do not
+    as they are: a detector that is turned has turned patches. None where they agree, or in none.
+    """
+    reference = model.card.disagreement
+    if reference is None:
+        return None
+    found = {o: patch_disagreement(model, o.apply_about_zero_frequency(patches), positions_px) for o in Orientation}
+    best = min(found, key=lambda turn: found[turn] or 0.0)
+    fits = (found[best] or 0.0) <= reference.red
+    return best if fits and (found[Orientation.IDENTITY] or 0.0) > reference.amber else None
 
 
 def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int64]]) -> Model:

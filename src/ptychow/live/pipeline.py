@@ -27,7 +27,7 @@ from ptychow.model import Model
 from ptychow.reconstruction import Stitching, patch_weight
 from ptychow.scan import Geometry, Scan
 from ptychow.stitch import central_crop
-from ptychow.trust import WINDOW, Verdict, Watch
+from ptychow.trust import WINDOW, Verdict, Watch, turn_that_fits
 
 # Frames received after which the count scale is measured even where some of the first 64 have not come.
 PATIENCE_FRAMES = 4 * SCALE_FRAMES
@@ -92,6 +92,7 @@ class LiveScan:
         self._pixel: float | None = None  # of the mosaic, in the positions' unit
         self._nothing: NDArray[np.float32] | None = None
         self._watch: Watch | None = None
+        self._stitched_last: list[tuple[NDArray[np.complex64], NDArray[np.float64]]] = []
         self._verdict, self._judged_at = Verdict("unknown", ()), 0.0
 
     def verdict(self, afresh: bool = False) -> Verdict:
@@ -99,7 +100,10 @@ class LiveScan:
         at = now()
         if self._watch is not None and (afresh or at - self._judged_at >= 1):
             enough = self.counters.counts().stitched >= WINDOW and self.settings.stitching == "probe"
-            self._verdict = self._watch.verdict(self.mosaic.disagreement() if enough else None)
+            disagreement, known = self.mosaic.disagreement() if enough else None, self.model.card.disagreement
+            suspect = disagreement is not None and known is not None and disagreement > known.amber
+            turn = turn_that_fits(self.model, *self._latest_patches()) if suspect else None
+            self._verdict = self._watch.verdict(disagreement, turn)
             self._judged_at = at
         return self._verdict
 
@@ -153,6 +157,11 @@ class LiveScan:
         frames = queue.take(size)
         self._process(frames)
         return placed or bool(frames)
+
+    def _latest_patches(self) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
+        """(patches, positions) of the frames stitched last, about `WINDOW` of them."""
+        patches, positions = zip(*self._stitched_last, strict=True)
+        return np.concatenate(patches), np.concatenate(positions)
 
     def close(self) -> None:
         """Give files back."""
@@ -313,6 +322,9 @@ class LiveScan:
             self.join.forget(indices[~fits])
             self.intake.warn("positions too far apart for one mosaic: these frames are refused")
         self.mosaic.add(patches[fits], positions[fits])
+        last = [(patches[fits], positions[fits]), *self._stitched_last]
+        enough = np.searchsorted(np.cumsum([len(part) for part, _ in last]), WINDOW) + 1
+        self._stitched_last = last[:enough]
         residuals = self.residuals[indices[fits]]
         self.path.append(np.column_stack([positions[fits], residuals]).astype(np.float32))
         self.counters.add(joined=len(indices), refused=int((~fits).sum()), stitched=int(fits.sum()))
