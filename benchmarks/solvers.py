@@ -44,8 +44,8 @@ tungsten scan had no part in it, so that its table is the independent one. Singl
 * *RAAR* is left out. In Pty-Chi 2.2 it diverges, also with the probe fixed at its true value: on the small simulated
   scan 1 - correlation with the truth is 0.0035 after 5 epochs, 0.0071 after 20 and 0.32 after 40. The last term of its
   update is beta (P_Q - I), which its documentation takes from Marchesini et al. (2016); Luke's relaxed averaged
-  alternating reflections, beta/2 (R_Q R_F + I) + (1 - beta) P_F, give beta (I - P_Q). With that sign, tried by hand, the same run goes to 0.0012, 0.00004 and 0.00002;
-  with the probe free it still diverges.
+  alternating reflections, beta/2 (R_Q R_F + I) + (1 - beta) P_F, give beta (I - P_Q). With that sign, tried by hand,
+  the same run goes to 0.0012, 0.00004 and 0.00002; with the probe free it still diverges.
 """
 
 
