@@ -152,7 +152,13 @@ def model(subject: Subject, case: str, models: Path, steps: int) -> Model:
 
 def tuning(epochs: int, **changes: Any) -> Recipe:
     """The default recipe with the optimiser of the label-free one; at a lower rate for what goes on from a Model."""
-    settings = {"keep": "last", "optimizer": LABEL_FREE.optimizer, "learning_rate": 5e-4, "epochs": epochs, **changes}
+    settings = {
+        "keep": "last",
+        "optimizer": LABEL_FREE.optimizer,
+        "learning_rate": 5e-4,
+        "epochs": max(1, epochs),
+        **changes,
+    }
     return recipe_named("ptychow", **settings)
 
 

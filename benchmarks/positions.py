@@ -3,9 +3,9 @@
     python benchmarks/positions.py                           # everything that is not there yet, then the page
     python benchmarks/positions.py --cases tungsten-26id     # one scan
 
-The schedule was chosen on simulated scans: `sim-26id-wide`, and a larger one of the tungsten scan's size, modes, step
-and counts. Then it was run on the two real scans as it is. On the tungsten scan it starts from the positions as they
-were commanded, and is compared with the published corrected ones. On the others, white normal errors are added to
+The schedule was chosen on simulated scans, `sim-26id-wide` and a larger one of the tungsten scan's size, modes, step
+and counts, and changed once after a first run on the tungsten scan (`HISTORY`). There it starts from the positions as
+they were commanded, and is compared with the published corrected ones. On the others, white normal errors are added to
 positions that are taken for true. Every finished case leaves a JSON; nothing is run twice.
 """
 
@@ -35,6 +35,12 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TWIN = "sim-26id-wide"
 TWIN_SEED = 1  # the schedule was chosen on seed 0
 STRIDE, POINTS = 2, 20
+HISTORY = (
+    "The schedule was chosen on simulated scans. Its first run on the tungsten scan ended at 2.30 and 6.34 pixels",
+    "(median, 90 % quantile): late rounds left the affine part free and it drifted by 1 %, they went further beyond",
+    "the best fit (relaxation 1.6), and points with nothing to hold on to wandered off by up to 81 pixels. Since then",
+    "the affine part is taken out in every round, no point moves beyond the reach, and the last rounds relax by 1.",
+)
 LIMITS = (1.0, 2.0)  # pixels: what median and 90 % quantile shall reach on the tungsten scan
 
 
@@ -190,7 +196,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         "pixels after removing the mean offset, before and after. On the tungsten scan the reference is the published",
         "corrected positions, themselves a result of refinement: below half a pixel nothing can be judged there. On",
         "the others white normal errors of the given deviation an axis were added to positions taken for true.",
-        "The schedule was chosen on simulated scans and not changed for the real ones.",
+        *HISTORY,
         "",
         f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; the machine was shared, so the",
         "processor time is what one free core needs.*",

@@ -148,9 +148,9 @@ class Watch:
     def evidence(self, disagreement: float | None = None, turn: Orientation | None = None) -> Evidence:
         """Of the latest frames; at least one must have been seen. disagreement, turn: of patches, where known."""
         known = self.model.card.counts_per_frame
-        ratio = None if known is None else float(np.mean(self._counts)) / known
+        ratio = None if known is None else float(np.mean(list(self._counts))) / known
         match = self.model.match_pattern(self._pattern)
-        return Evidence(float(np.median(self._residuals)), ratio, match, disagreement, turn)
+        return Evidence(float(np.median(list(self._residuals))), ratio, match, disagreement, turn)
 
     def verdict(self, disagreement: float | None = None, turn: Orientation | None = None) -> Verdict:
         """The light of the latest frames; unknown before the first. disagreement, turn: as `evidence`."""
@@ -173,8 +173,8 @@ def patch_disagreement(
 def turn_that_fits(
     model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
 ) -> Orientation | None:
-    """The orientation in which neighbouring patches (b, n, n) at positions (b, 2) agree as known ones do, if they do not
-    as they are: a detector that is turned has turned patches. None where they agree, or in none.
+    """The orientation in which neighbouring patches (b, n, n) at positions (b, 2) agree as known ones do, if they do
+    not as they are: a detector that is turned has turned patches. None where they agree, or in none.
     """
     reference = model.card.disagreement
     if reference is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,11 @@ def train(
         Path | None, typer.Option("--tensorboard", help="Also write TensorBoard logs to this folder.")
     ] = None,
     device: Device = "auto",
+    devices: Annotated[int, typer.Option("--devices", help="Processes here, one for each GPU.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", help="Machines; give the command on each.", min=1)] = 1,
+    meeting: Annotated[
+        str | None, typer.Option("--meeting", metavar="HOST:PORT", help="Where several machines meet: one of them.")
+    ] = None,
     seed: Seed = 0,
     pixel_size_nm: PixelSize = None,
     mapping: Mapping = None,
@@ -84,8 +90,12 @@ def train(
     from ptychow.model import Model
     from ptychow.training import recipe_named
     from ptychow.training import train as run
+    from ptychow.training.processes import adopt_slurm, is_first, launch, processes
 
-    report = Report(as_json, quiet)
+    adopt_slurm()
+    if devices * nodes > 1 and processes() == 1:
+        raise typer.Exit(launch(sys.argv[1:], devices, nodes, meeting))
+    report = Report(as_json, quiet or not is_first())
     require_choice("--precision", precision, "fp32", "bf16")
     require_choice("--split", split, "spatial", "random", "none")
     if physics is not None:
@@ -133,6 +143,8 @@ def train(
             resume=resume,
             on_epoch=on_epoch,
         )
+    if not is_first():
+        return
     for warning in trained.warnings:
         report.warn(warning)
     report.line(_describe(trained))

@@ -27,6 +27,7 @@ from ptychow.training.data import PairSet
 from ptychow.training.losses import LOSSES
 from ptychow.training.muon import Muon, parameter_groups
 from ptychow.training.physics import PhysicsLoss
+from ptychow.training.processes import require_equal_shares
 from ptychow.training.recipes import Recipe
 from ptychow.training.virtual import DrawnPairs
 
@@ -100,6 +101,8 @@ def fit(
     place = None if device == "auto" else torch.device(choose_device(device))
     accelerator = Accelerator(cpu=device == "cpu")
     place = place or accelerator.device
+    require_equal_shares(recipe.batch_size, "batch_size")
+    require_equal_shares(recipe.measured_per_batch, "batch_size less its virtual part")
     network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, recipe)
     total_steps = recipe.epochs * steps_per_epoch(len(train), recipe)
@@ -140,7 +143,7 @@ def fit(
                 step += 1
                 if on_step is not None:
                     on_step(epoch, step, float(losses[-1]))
-            mean_loss = float(torch.stack(losses).mean())
+            mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
             if not math.isfinite(mean_loss):
                 raise PtychoWError(f"training diverged in epoch {epoch + 1} (loss {mean_loss}); lower --learning-rate")
             history.train_loss.append(mean_loss)

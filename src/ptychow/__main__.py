@@ -1,0 +1,5 @@
+"""`python -m ptychow`: the same as `ptychow`."""
+
+from ptychow.cli import main
+
+main()
