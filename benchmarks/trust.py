@@ -221,7 +221,7 @@ def page(found: dict[str, Any]) -> str:
         "The rule for the limits (`ptychow.residual.Reference`) is the same for every Model. It, and that patches of",
         "neighbours are compared at all, was decided after a look at seed 11, which is not counted here: residuals",
         "alone left every wrong orientation green, for this beam is nearly round, and a turned patch explains a turned",
-        "frame.",
+        "frame. By how much turned patches must agree better before orientation is blamed was set on seed 31.",
         "",
         f"*{found['machine']['cpu']}, {found['machine']['threads']} thread(s); `{found['command']}`.*",
         "",

@@ -58,7 +58,7 @@ class Stage:
     """rounds of reconstructing for `epochs`, then searching to `radius` (a part of the reach, or pixels from 1 on).
 
     relaxation: how far towards the best fit positions go. affine: whether the affine part of the move is taken out.
-    parts: into how many the frames are divided.
+    parts: into how many the frames are divided; with one, every frame is searched on an object that holds it.
     """
 
     rounds: int
@@ -163,7 +163,7 @@ class _Refinement:
         lost = outliers(self.errors)
         found = self.positions.copy()
         for part in np.array_split(self.rng.permutation(len(self.scan)), stage.parts):
-            others = np.sort(np.setdiff1d(np.arange(len(self.scan)), part))
+            others = np.sort(part) if stage.parts == 1 else np.setdiff1d(np.arange(len(self.scan)), part)
             search = self._reconstruct(others, stage.epochs)
             for far in (False, True):
                 chosen = part[lost[part] == far]

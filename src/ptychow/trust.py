@@ -35,6 +35,8 @@ KNOWN_FRAMES = 512
 AMBER_COUNTS, RED_COUNTS = 4.0, 8.0
 # By so much must the mean pattern match better turned than as it is before orientation is blamed.
 TURNED_BETTER = 0.02
+# And to this part must turned patches disagree of what they do as they are.
+TURNED_AGREES = 0.75
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,11 @@ class Watch:
         return judge(self.model.card, self.evidence(disagreement, turn)) if self._counts else Verdict("unknown", ())
 
 
-def patch_disagreement(
-    model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
-) -> float | None:
+def patch_disagreement(model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]) -> float:
     """How much overlapping patches (b, n, n) at positions (b, 2) disagree, once brought to one constant where the Model
-    leaves it open; None without a probe.
+    leaves it open. The Model must have a probe.
     """
-    if model.probe is None:
-        return None
+    assert model.probe is not None
     canvas = Canvas(positions_px, probe_weight(model.probe))
     (canvas.add if model.card.gauge == "absolute" else canvas.add_turned_to_fit)(patches, positions_px)
     return canvas.disagreement()
@@ -173,16 +172,15 @@ def patch_disagreement(
 def turn_that_fits(
     model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]
 ) -> Orientation | None:
-    """The orientation in which neighbouring patches (b, n, n) at positions (b, 2) agree as known ones do, if they do
-    not as they are: a detector that is turned has turned patches. None where they agree, or in none.
+    """The orientation in which neighbouring patches (b, n, n) at positions (b, 2) agree much better than as they are,
+    if they do not agree as known ones do: a turned detector has turned patches. None where there is none.
     """
     reference = model.card.disagreement
-    if reference is None:
+    if reference is None or model.probe is None:
         return None
     found = {o: patch_disagreement(model, o.apply_about_zero_frequency(patches), positions_px) for o in Orientation}
-    best = min(found, key=lambda turn: found[turn] or 0.0)
-    fits = (found[best] or 0.0) <= reference.red
-    return best if fits and (found[Orientation.IDENTITY] or 0.0) > reference.amber else None
+    best, here = min(found, key=lambda turn: found[turn]), found[Orientation.IDENTITY]
+    return best if here > reference.amber and found[best] < TURNED_AGREES * here else None
 
 
 def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int64]]) -> Model:

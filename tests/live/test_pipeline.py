@@ -145,9 +145,10 @@ def test_kept_frames_are_the_scan(trained, scan):
 
 
 def test_positions_in_metres_and_in_pixels_are_the_same_place(trained, scan):
-    metres = replace(scan, positions=scan.positions * 10e-9, position_unit="m")
+    assert scan.position_unit == "m" and scan.geometry.pixel_size == 10e-9
+    metres, pixels = scan, replace(scan, positions=scan.positions_px, position_unit="px")
     _, [(_, found)] = run(trained.model, whole(metres))
-    _, [(_, expected)] = run(trained.model, whole(scan))
+    _, [(_, expected)] = run(trained.model, whole(pixels))
     assert difference(found, expected) < 1e-6
     with pytest.raises(InputError, match="pixel size is unknown"):
         run(trained.model, whole(replace(metres, geometry=Geometry())))
