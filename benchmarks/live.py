@@ -263,7 +263,7 @@ def receiving(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         live = LiveScan(model, open_engine(model), LiveSettings(), place, "receiving")
         live.intake.receive(Start(None, scan.frame_shape, scan.frames.dtype, scan.mask, scan.saturation, scan.geometry))
         live._prepare([FrameRecord(index, frame, now()) for index, frame in enumerate(scan.frames[:64])])
-        began, done = time.perf_counter(), 0
+        began, done, joined = time.perf_counter(), 0, 0
         for start in range(0, rounds * len(scan), 64):
             for index in range(start, min(start + 64, rounds * len(scan))):
                 k = index % len(scan)
@@ -271,12 +271,13 @@ def receiving(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     EncodedFrame(index, packed[k], "bslz4", scan.frame_shape, scan.frames.dtype, now(), 0)
                 )
                 live.intake.receive(PositionRecord(index, tuple(scan.positions[k]), scan.position_unit, now()))
+            live._take_positions()
             records, inputs = live._read(live.intake.queue.take(64))
             indices = np.array([record.index for record in records])
-            live.join.add_patches(indices, np.zeros(len(indices), np.int32))
-            live._take_positions()
+            joined += int(live.join.add_patches(indices, np.zeros(len(indices), np.int32)).sum())
             done += len(inputs)
         rows.append(done / (time.perf_counter() - began))
+        assert done == joined == rounds * len(scan)
         live.close()
     return {"frames": rounds * len(scan), "rates": rows, "target": 5000}
 

@@ -36,7 +36,7 @@ from ptychow.training import Split, recipe_named, train
 from ptychow.trust import WINDOW, Watch, patch_disagreement, turn_that_fits
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-MODEL = RESULTS / "trust" / "w3.safetensors"
+MODEL = Path(__file__).parents[1] / "runs" / "trust_w3.safetensors"
 COLUMNS, LINES, TRAINED, FIRST_KNOWN = 24, 60, 36, 42
 EPOCHS, NEW_SEEDS = 30, (21, 22, 23)
 LIGHTS = ("green", "amber", "red")

@@ -107,3 +107,13 @@ def test_an_address_where_nobody_answers(scans, tmp_path, monkeypatch):
     monkeypatch.setattr("ptychow.cluster.CONNECTING_SECONDS", 1)
     with pytest.raises(PtychoWError, match="no dask scheduler"):
         reconstruct_scans([folder / "scan1.cxi"], folder / "model.safetensors", tmp_path, cluster="tcp://127.0.0.1:9")
+
+
+def test_command_prints_one_table_and_fails_where_a_scan_did(scans, tmp_path, ptychow):
+    folder, _ = scans
+    arguments = ("--model", folder / "model.safetensors", "--cluster", "local", "--workers", 1, "--output", tmp_path)
+    code, shown, complaint = ptychow("reconstruct", folder / "*.cxi", *arguments)
+    assert code == 1 and "1 of 4 scans could not be reconstructed; the first: broken.cxi" in complaint
+    assert all(f"scan{seed}.cxi" in shown for seed in SEEDS) and "done" in shown
+    code, _, complaint = ptychow("reconstruct", folder / "none*.cxi", *arguments)
+    assert code == 2 and "Quote the pattern" in complaint

@@ -1,18 +1,16 @@
 """Positions from the frames themselves, where the stage did not go where it was told to.
 
-Rounds of two steps. A short reconstruction from a flat object (LSQML) at the positions so far; then every frame is
-compared with what object and probe predict at every shift within reach, and goes where that fits best. Searching finds
-its way out of wrong minima, which gradients do not. Three things make it work from errors as wide as the object's
-features:
+Rounds of two steps. A short reconstruction (LSQML) at the positions so far; then every frame is compared with what
+object and probe predict at every shift within reach, and goes where that fits best. Searching finds its way out of
+wrong minima, which gradients do not; what gradients are good at, the last pixel, is left to them. Two things matter
+where errors are as wide as the object's features:
 
-* A frame is searched on an object made without it. An object that holds the frame at its wrong place pulls it back
-  there; so each round reconstructs every part of the frames' random partition from the other parts.
 * Each round starts from a flat object, which forgets the ghosts of earlier positions.
 * Object and positions can stretch, turn and shear together, which the frames hardly notice. The affine part of what
-  the positions moved is taken out (where a stage says so; all do by default). Some rounds go further than the best
-  fit, because errors that neighbours share shrink slowly.
+  the positions moved is taken out.
 
-Related: the searches of Maiden et al., Ultramicroscopy 120, 64 (2012), and Zhang et al., Opt. Express 21, 13592 (2013).
+Related: the searches of Maiden et al., Ultramicroscopy 120, 64 (2012), and Zhang et al., Opt. Express 21, 13592 (2013);
+the gradient is that of Odstrcil et al., Opt. Express 26, 3108 (2018).
 """
 
 from __future__ import annotations
@@ -39,49 +37,47 @@ if TYPE_CHECKING:
 
 # By default errors may be as large as this part of a frame.
 REACH = 1 / 6
-# The probe's strongest modes with this part of its power stand for it in the search, and a window of half the frame
-# where that holds this part of it.
-POWER = 0.75
+# A window of half the frame is searched where it holds this part of the probe's power.
 WINDOW_POWER = 0.95
 # Frames searched at a time.
 BATCH = 32
 # Steps of the reconstruction in an epoch, at least: few frames are taken in smaller batches.
 STEPS = 4
-# A frame explained worse than the median by so many deviations is searched within the full reach again.
+# A frame explained worse than the median by so many deviations is an outlier: nobody follows it.
 OUTLIER = 4.0
 # Nothing is claimed unless frames are explained so much better than by an object that is 1 everywhere.
 SEEN = 0.1
 
 
 @dataclass(frozen=True)
-class Stage:
-    """rounds of reconstructing for `epochs`, then searching to `radius` (a part of the reach, or pixels from 1 on).
+class Step:
+    """Reconstruct for `epochs` from a flat object, then search within `radius`, a part of the reach (0: no search).
 
-    relaxation: how far towards the best fit positions go. affine: whether the affine part of the move is taken out.
-    parts: into how many the frames are divided; with one, every frame is searched on an object that holds it.
+    gradient: while reconstructing, positions follow the gradient with this step (`iterate`'s position_step).
     """
 
-    rounds: int
     epochs: int
-    radius: float
-    relaxation: float = 1.0
-    affine: bool = False
-    parts: int = 2
+    radius: float = 0.0
+    gradient: float = 0.0
 
 
-# Chosen on simulated scans (docs/results/positions.md).
+# Known from earlier work on the tungsten scan, taken over as it was (docs/results/positions.md).
 SCHEDULE = (
-    Stage(rounds=4, epochs=4, radius=0.99, affine=True),
-    Stage(rounds=1, epochs=4, radius=0.5, affine=True),
-    Stage(rounds=3, epochs=5, radius=4, relaxation=1.4, affine=True),
-    Stage(rounds=4, epochs=5, radius=3, affine=True),
+    Step(epochs=4, radius=1.0),
+    Step(epochs=4, radius=1.0),
+    Step(epochs=10, radius=1.0, gradient=10),
+    Step(epochs=14, radius=1.0, gradient=15),
+    Step(epochs=14, radius=0.7, gradient=15),
+    Step(epochs=14, radius=0.42, gradient=15),
+    Step(epochs=20, gradient=10),
+    Step(epochs=20, gradient=4),
 )
 
 
 @dataclass(frozen=True)
 class Round:
-    """number: 1 is the first. error: median over the frames of the relative amplitude error, each predicted from the
-    other frames at the place where it fits best. moved: median distance that points went in this round, pixels.
+    """number: 1 is the first. error: median over the frames of the relative amplitude error at the place where it
+    fits best. moved: median distance that points went in this round, pixels.
     """
 
     number: int
@@ -111,7 +107,7 @@ def refine_positions(
     probe_modes: int | None = None,
     device: str = "cpu",
     seed: int = 0,
-    schedule: tuple[Stage, ...] = SCHEDULE,
+    schedule: tuple[Step, ...] = SCHEDULE,
     on_round: Callable[[Round], Any] = lambda round: None,
 ) -> Refined:
     """Find the positions of a scan's frames, up to a common offset.
@@ -119,7 +115,7 @@ def refine_positions(
     reach: object pixels by which a position may be wrong along each axis; a sixth of the frame by default. The mean of
     all positions stays where it was.
     probe_modes, device, seed: as for `label`; the probe starts as it does there, in every round.
-    on_round: called after every round; there are `number_of_rounds(schedule)`.
+    schedule: the rounds. on_round: called after each.
 
     Needs overlap: what a frame shows must be known from others. Raises InputError for a reach that is not within a
     pixel and half a frame, PtychoWError where frames are not predicted from the others at all, and what `label` raises.
@@ -133,15 +129,9 @@ def refine_positions(
     modes = choose_modes(scan, probe_modes)
     require_memory(scan, method, method.batch_size, modes)
     refinement = _Refinement(scan, modes, reach, solver_device(device), seed)
-    for stage in schedule:
-        for _ in range(stage.rounds):
-            on_round(refinement.run(stage))
+    for step in schedule:
+        on_round(refinement.run(step))
     return refinement.result(time.perf_counter() - began)
-
-
-def number_of_rounds(schedule: tuple[Stage, ...] = SCHEDULE) -> int:
-    """Of a schedule."""
-    return sum(stage.rounds for stage in schedule)
 
 
 class _Refinement:
@@ -154,54 +144,43 @@ class _Refinement:
         self.given = scan.positions_px
         self.positions = self.given.copy()
         self.errors = np.zeros(len(scan))
-        self.rng = np.random.default_rng(seed)
+        self.seed = seed
         self.rounds: list[Round] = []
 
-    def run(self, stage: Stage) -> Round:
-        """Reconstruct, search, move."""
-        radius = int(np.ceil(stage.radius if stage.radius >= 1 else stage.radius * self.reach))
-        lost = outliers(self.errors)
-        found = self.positions.copy()
-        for part in np.array_split(self.rng.permutation(len(self.scan)), stage.parts):
-            others = np.sort(part) if stage.parts == 1 else np.setdiff1d(np.arange(len(self.scan)), part)
-            search = self._reconstruct(others, stage.epochs)
-            for far in (False, True):
-                chosen = part[lost[part] == far]
-                if len(chosen):
-                    centre, width = (self.given, int(np.ceil(self.reach))) if far else (self.positions, radius)
-                    found[chosen], self.errors[chosen] = search(chosen, centre[chosen], width)
-        move = stage.relaxation * (found - self.positions)
-        total = self.positions + move - self.given
-        # Nobody follows an outlier.
+    def run(self, step: Step) -> Round:
+        """Reconstruct, search, take the affine part out."""
+        # Positions searched and followed lie on the object too; the rim that no frame lights stays flat.
+        flat = flat_object(self.positions, self.scan.frame_shape[0], margin=int(np.ceil(self.reach)) + 2)
+        made = iterate(
+            self.data,
+            self.positions,
+            flat,
+            self.probe,
+            epochs=step.epochs,
+            batch_size=int(np.clip(len(self.scan) // STEPS, 1, method_named("lsqml").batch_size)),
+            position_step=step.gradient,
+            device=self.device,
+            seed=self.seed,
+        )
+        radius = round(step.radius * self.reach)
+        best, self.errors = ShiftSearch(self.data, made.object, made.probe)(made.positions, radius)
+        moved = (best if radius else made.positions) - self.given
         sound = ~outliers(self.errors)
         terms = np.column_stack([np.ones(len(self.given)), self.given - self.given.mean(axis=0)])
-        terms = terms if stage.affine else terms[:, :1]
-        common = terms @ np.linalg.lstsq(terms[sound], total[sound], rcond=None)[0]
+        moved -= terms @ np.linalg.lstsq(terms[sound], moved[sound], rcond=None)[0]
         # Beyond the reach nothing is believed: a point with nothing to hold on to would wander off.
-        before, self.positions = self.positions, self.given + np.clip(total - common, -self.reach, self.reach)
-        moved = float(np.median(np.hypot(*(self.positions - before).T)))
-        self.rounds.append(Round(len(self.rounds) + 1, float(np.median(self.errors)), moved))
+        before, self.positions = self.positions, self.given + np.clip(moved, -self.reach, self.reach)
+        distance = float(np.median(np.hypot(*(self.positions - before).T)))
+        self.rounds.append(Round(len(self.rounds) + 1, float(np.median(self.errors)), distance))
         return self.rounds[-1]
-
-    def _reconstruct(self, frames: NDArray[np.int64], epochs: int) -> ShiftSearch:
-        """The search on the object that these frames alone make."""
-        size = self.scan.frame_shape[0]
-        # Searched patches lie on the object too; the rim that no frame lights stays flat.
-        flat = flat_object(self.positions, size, margin=int(np.ceil(self.reach)) + 2)
-        data = replace(self.data, frames=self.data.frames[frames])
-        batch = int(np.clip(len(frames) // STEPS, 1, method_named("lsqml").batch_size))
-        made = iterate(
-            data, self.positions[frames], flat, self.probe, epochs=epochs, batch_size=batch, device=self.device
-        )
-        return ShiftSearch(self.data, made.object, made.probe)
 
     def result(self, seconds: float) -> Refined:
         """What `refine_positions` gives."""
         flat = ShiftSearch(self.data, flat_object(self.positions, self.scan.frame_shape[0]), self.probe)
-        empty = float(np.median(flat(np.arange(len(self.scan)), self.positions, 0)[1]))
+        empty = float(np.median(flat(self.positions, 0)[1]))
         if not self.rounds[-1].error < (1 - SEEN) * empty:
             raise PtychoWError(
-                f"{self.scan.name}: positions cannot be found: frames predicted from the others have an error of "
+                f"{self.scan.name}: positions cannot be found: at the best ones frames have an error of "
                 f"{self.rounds[-1].error:.3f}, an empty object's is {empty:.3f}. Is there enough overlap, and is the "
                 "probe this scan's?"
             )
@@ -218,8 +197,8 @@ class _Refinement:
 class ShiftSearch:
     """Where on an object a frame fits best, by the amplitudes that object and probe predict at every whole pixel.
 
-    The strongest modes stand for the probe. Where a window of half the frame holds it, every second detector pixel is
-    enough: it is what the window's transform gives.
+    Where a window of half the frame holds the probe, every second detector pixel is enough: it is what the window's
+    transform gives.
     """
 
     def __init__(self, data: Measurement, image: ObjectImage, probe: NDArray[np.complex64]) -> None:
@@ -227,7 +206,6 @@ class ShiftSearch:
 
         self.data, self.origin = data, np.asarray(image.origin)
         self.size = probe.shape[-1]
-        probe = strongest(probe, POWER)
         half = self.size // 4
         middle = probe[:, half : half + self.size // 2, half : half + self.size // 2]
         fits = np.linalg.norm(middle) ** 2 >= WINDOW_POWER * np.linalg.norm(probe) ** 2
@@ -241,9 +219,9 @@ class ShiftSearch:
         self.good = torch.from_numpy(data.good[:: self.stride, :: self.stride].astype(np.float32))
 
     def __call__(
-        self, frames: NDArray[np.int64], positions_px: NDArray[np.float64], radius: int
+        self, positions_px: NDArray[np.float64], radius: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Best places (n, 2) of these frames within `radius` pixels of their positions, and relative amplitude errors.
+        """Best places (N, 2) of all frames within `radius` pixels of their positions, and relative amplitude errors.
 
         Steps of up to a seventh of the radius; between them the minimum of a parabola along each axis.
         """
@@ -251,13 +229,11 @@ class ShiftSearch:
         shifts = np.arange(-(radius // step), radius // step + 1) * step
         nearest = np.rint(positions_px)
         errors = np.concatenate(
-            [self._errors(frames[k : k + BATCH], nearest[k : k + BATCH], shifts) for k in range(0, len(frames), BATCH)]
+            [self._errors(slice(k, k + BATCH), nearest[k : k + BATCH], shifts) for k in range(0, len(nearest), BATCH)]
         )
         return nearest + step * (minimum(errors) - len(shifts) // 2), np.sqrt(errors.min(axis=(1, 2)))
 
-    def _errors(
-        self, frames: NDArray[np.int64], places: NDArray[np.float64], shifts: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def _errors(self, frames: slice, places: NDArray[np.float64], shifts: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, k, k) squared relative amplitude error of frames at whole-pixel places plus shifts along both axes."""
         import torch
 
@@ -265,7 +241,7 @@ class ShiftSearch:
         measured = torch.from_numpy(np.sqrt(counts)) * self.good
         first = torch.from_numpy((corners(places, self.size) - self.origin).astype(np.int64) + self.inset)
         last = torch.tensor(self.windows.shape[:2]) - 1
-        found = np.empty((len(frames), len(shifts), len(shifts)))
+        found = np.empty((len(places), len(shifts), len(shifts)))
         for i, down in enumerate(shifts):
             for j, right in enumerate(shifts):
                 row, column = (first + torch.tensor([down, right])).clamp(torch.zeros_like(last), last).T
@@ -280,15 +256,6 @@ class ShiftSearch:
 
         fields = [torch.fft.fft2(patches * mode) for mode in self.probe]
         return torch.stack([field.real**2 + field.imag**2 for field in fields]).sum(dim=0).sqrt()
-
-
-def strongest(probe: NDArray[np.complex64], part: float) -> NDArray[np.complex64]:
-    """The fewest modes of (modes, H, W) that have `part` of the power, scaled to have all of it."""
-    powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
-    order = np.argsort(-powers, kind="stable")
-    share = np.cumsum(powers[order]) / powers.sum()
-    kept = order[: int(np.searchsorted(share, part)) + 1]
-    return probe[kept] * np.sqrt(powers.sum() / powers[kept].sum()).astype(np.float32)
 
 
 def minimum(errors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,11 +26,12 @@ from ptychow.cli.common import (
     require_choice,
     require_engine,
 )
+from ptychow.cli.many_scans import reconstruct_many
 
 
 def reconstruct(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model file, from ptychow train.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file; with --cluster a quoted pattern of files.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model file, or the name of one of ptychow weights.")],
     output: Output = None,
     stitching: StitchingOption = "probe",
     scale: Annotated[
@@ -50,6 +51,10 @@ def reconstruct(
     refine_seconds: Annotated[
         float | None, typer.Option("--refine-seconds", help="Begin no further pass after so many seconds.", min=0)
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Many scans over dask: local, or a scheduler's address.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes of --cluster local.", min=1)] = None,
     device: Device = "auto",
     force: Force = False,
     pixel_size_nm: PixelSize = None,
@@ -66,23 +71,24 @@ def reconstruct(
     require_choice("--stitching", stitching, "probe", "central-crop")
     require_choice("--scale", scale, "scan", "model")
     require_engine(engine, precision)
+    options: dict[str, Any] = {
+        "stitching": stitching,
+        "scale": scale,
+        "batch_size": batch_size,
+        "engine": engine,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "force": force,
+    }
+    if cluster is not None:
+        reconstruct_many(report, str(file), model, output, cluster, workers, options)
+        return
     loaded = Model.load(model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     target = output_path(output, file, f"_{loaded.card.network}.cxi", model)
     with report.progress("Reconstructing", len(scan)) as advance:
-        result = run(
-            scan,
-            loaded,
-            stitching=stitching,  # type: ignore[arg-type]  # checked above
-            scale=scale,  # type: ignore[arg-type]
-            batch_size=batch_size,
-            engine=engine,
-            device=device,
-            precision=precision,
-            threads=threads,
-            force=force,
-            advance=advance,
-        )
+        result = run(scan, loaded, **options, advance=advance)
     if refine or refine_epochs is not None or refine_seconds is not None:
         from ptychow.refinement import refine_reconstruction
 
