@@ -24,6 +24,7 @@ from ptychow.training.fit import History, OnStep, fit
 from ptychow.training.recipes import LABEL_FREE, Recipe
 from ptychow.training.run import Trained, model_card
 from ptychow.training.simulated import SimulatedPairs
+from ptychow.trust import calibrate_light
 
 # Steps that tell how long a step takes.
 TRIAL_STEPS = 10
@@ -130,4 +131,5 @@ def calibrate(
         amplitude_scale=1.0,
         records=[record],
     )
-    return Trained(Model(card, net.cpu(), probe, mean_pattern), history, (), ())
+    model = Model(card, net.cpu(), probe, mean_pattern)
+    return Trained(calibrate_light(model, scan, {"unlabelled": np.arange(len(scan))}), history, (), ())
