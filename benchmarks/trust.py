@@ -38,7 +38,7 @@ from ptychow.trust import WINDOW, Watch, patch_disagreement, turn_that_fits
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 MODEL = Path(__file__).parents[1] / "runs" / "trust_w3.safetensors"
 COLUMNS, LINES, TRAINED, FIRST_KNOWN = 24, 60, 36, 42
-EPOCHS, NEW_SEEDS = 30, (21, 22, 23)
+EPOCHS, NEW_SEEDS = 10, (41, 42, 43)
 LIGHTS = ("green", "amber", "red")
 
 
