@@ -25,11 +25,12 @@ import torch
 from numpy.typing import NDArray
 
 from common import machine
+from iterative import CONVERGED_EPOCHS, converged
 from ptychow.alignment import align
 from ptychow.datasets import fetch
 from ptychow.figures import PHASE, new_figure, robust_limits, save_figure, show_image
 from ptychow.files import write_json
-from ptychow.formats import read_scan, write_scan
+from ptychow.formats import read_scan
 from ptychow.model import Model
 from ptychow.patches import PatchExtractor
 from ptychow.reconstruction import reconstruct
@@ -52,7 +53,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NETWORK = "wc"
 TEST_FRAMES = {"tungsten-26id": 74, "siemens-star": 83}
 GAP = 128  # object pixels: one patch
-REFERENCE_EPOCHS, PROBE_EPOCHS, REFINE_EPOCHS = 200, 40, 3
+REFERENCE_EPOCHS, PROBE_EPOCHS, REFINE_EPOCHS = CONVERGED_EPOCHS, 40, 3
 LABEL_STEPS, TUNE_STEPS = 600, 200
 LIT_FRACTION = 0.1
 TARGET = 0.1
@@ -79,15 +80,11 @@ class Subject:
 
     @classmethod
     def of(cls, name: str) -> Subject:
-        """The reference is made once and kept beside the fetched scan."""
-        source = fetch(name)
-        measured = read_scan(source)
-        kept = source.with_name(f"{source.stem}_labelled_{REFERENCE_EPOCHS}.cxi")
-        if not kept.exists():
-            write_scan(kept, label(measured, epochs=REFERENCE_EPOCHS, device="cpu").scan)
+        """The reference is made once and kept in the cache."""
+        measured = read_scan(fetch(name))
         part = TEST_FRAMES[name] / len(measured)
         split = spatial_split(measured.positions_px, GAP, validation=0, holdout=part, axis=0)
-        return cls(name, measured, read_scan(kept), split)
+        return cls(name, measured, converged(name, REFERENCE_EPOCHS), split)
 
 
 def main() -> None:
