@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class Subject:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scans", nargs="+", default=list(TEST_FRAMES), choices=TEST_FRAMES)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--models", type=Path, help="Folder of SCAN_CASE.safetensors; by default beside the scans.")
     parser.add_argument("--steps", type=int, default=LABEL_FREE.epochs * LABEL_FREE.steps_per_epoch)
     parser.add_argument("--threads", type=int, default=1)
@@ -99,14 +101,14 @@ def main() -> None:
     folder = RESULTS / "calibrate"
     if not options.report_only:
         for name in options.scans:
-            run(Subject.of(name), options.models or fetch(name).parent, options.steps, folder)
+            run(Subject.of(name), options.cases, options.models or fetch(name).parent, options.steps, folder)
     write_report(folder)
 
 
-def run(subject: Subject, models: Path, steps: int, folder: Path) -> None:
-    """Every case of one scan that has no JSON yet, and the scan's picture."""
+def run(subject: Subject, cases: Sequence[str], models: Path, steps: int, folder: Path) -> None:
+    """These cases of one scan, where they have no JSON yet, and the scan's picture."""
     objects: dict[str, NDArray[np.complex64]] = {}
-    for case in CASES:
+    for case in cases:
         result, kept = folder / f"{subject.name}_{case}.json", models / f"{subject.name}_{case}.npy"
         if not (result.exists() and kept.exists()):
             network = None if case == "flat" else model(subject, case, models, steps)

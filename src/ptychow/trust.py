@@ -28,6 +28,8 @@ SEVERITY: tuple[Light, ...] = ("green", "unknown", "amber", "red")
 
 # The light speaks of the median of so many latest frames, and of a mean pattern over about as many.
 WINDOW = 64
+# Disagreement differs from window to window: from fewer than these its usual size cannot be told.
+FEWEST_WINDOWS = 4
 # Known frames whose residuals are measured.
 KNOWN_FRAMES = 512
 # Counts per frame, as factors of the training's, beyond which the light turns where the Model's limits are unknown.
@@ -207,6 +209,6 @@ def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int
         residuals.append(watch.see(inputs, patches))
         disagreements.append(patch_disagreement(model, patches, positions[part]))
     found = {"residual": Reference.of(np.concatenate(residuals), len(chosen), data)}
-    if len(chosen) > 1 and np.median(np.diff(chosen)) == 1:
+    if len(disagreements) >= FEWEST_WINDOWS and np.median(np.diff(chosen)) == 1:
         found["disagreement"] = Reference.of(np.array(disagreements), len(chosen), data)
     return Model(model.card.model_copy(update=found), model.network, model.probe, model.mean_pattern)

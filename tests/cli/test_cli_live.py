@@ -1,6 +1,8 @@
 """`ptychow live`: one command from a source to a file."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,18 @@ from ptychow.formats.cxi import read_object
 from ptychow.reconstruction import reconstruct
 
 pytest.importorskip("starlette")
+
+
+@pytest.fixture
+def ptychow():
+    """`ptychow ARGUMENTS` in a process of its own, as a server deserves: (exit code, output, complaints)."""
+
+    def call(*arguments):
+        command = [sys.executable, "-m", "ptychow", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    return call
 
 
 def test_a_replayed_scan_is_written_as_reconstruct_would(ptychow, scan, scan_file, trained, model_file, tmp_path):

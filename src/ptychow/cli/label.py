@@ -126,10 +126,10 @@ def _at_refined_positions(scan: Scan, report: Report, modes: int | None, device:
     """The scan with its positions corrected from the frames."""
     import numpy as np
 
-    from ptychow.position_refinement import number_of_rounds
+    from ptychow.position_refinement import SCHEDULE
     from ptychow.position_refinement import refine_positions as run
 
-    with report.progress("Positions", number_of_rounds()) as advance:
+    with report.progress("Positions", len(SCHEDULE)) as advance:
         found = run(
             scan,
             probe_modes=modes,
