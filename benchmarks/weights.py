@@ -1,11 +1,15 @@
-"""The Models for the 26-ID twins that ship with the package: one network for a family of instruments, without labels.
+"""The Model for the 26-ID twins that ships with the package. Trains it, and writes what it is worth.
 
     python benchmarks/weights.py w3-26id-64 --output src/ptychow/weights
-    python benchmarks/weights.py w1-26id-64 --output src/ptychow/weights
 
-Random samples are seen through instruments around `sim-26id`: defocus and astigmatism, the power of the incoherent
-modes and the counts differ from one to the next. The samples' contrast differs anyway. The Model is then tested on
-twins it has not met: the nominal one, and one at either end of the defocus. An interrupted training goes on.
+One network for a family of instruments around `sim-26id-wide`: each training scan has another sample, defocus,
+astigmatism, share of the first mode and count rate, and its truth as labels. The Model is then tested on twins it has
+not met: the nominal one, one at either end of the defocus, and the nominal one at other count rates. An interrupted
+training goes on.
+
+Tried before, and given up: the same family without labels (`ptychow calibrate` on random samples seen through 64
+instruments, W3, 4000 steps of 16). Its loss fell to 0.24 at step 2600 and rose again, and it left 0.79 to 0.88 of the
+phase variance unexplained on twins of `sim-26id`.
 """
 
 from __future__ import annotations
@@ -20,17 +24,18 @@ from numpy.typing import NDArray
 
 from ptychow.evaluation import Evaluation, evaluate
 from ptychow.model import Model
-from ptychow.optics.beam import incoherent_modes, scale_to_counts, zone_plate_beam
+from ptychow.optics.beam import incoherent_modes, zone_plate_beam
 from ptychow.optics.twins import COUNTS as COUNTS_PER_FRAME
 from ptychow.optics.twins import PIXEL_SIZE, SIZE, TWINS, WAVELENGTH, twin
-from ptychow.training import LABEL_FREE, History, calibrate
+from ptychow.scan import Scan
+from ptychow.training import History, recipe_named, train
 from study_parts import count_limits
 
-TWIN = TWINS["sim-26id"]
-# Name: network, steps.
-MODELS = {"w3-26id-64": ("w3", 4000), "w1-26id-64": ("w1", 2000)}
-INSTRUMENTS = 64
-DEFOCUS, ASTIGMATISM = (0.8, 1.2), (0.8, 1.2)  # of the twin's
+TWIN = TWINS["sim-26id-wide"]
+# Name: network, epochs.
+MODELS = {"w3-26id-64": ("w3", 2), "w1-26id-64": ("w1", 2)}
+SCANS, LINES, COLUMNS = 12, slice(0, 45, 3), slice(0, 90, 3)
+DEFOCUS, ASTIGMATISM = (0.9, 1.1), (0.9, 1.1)  # of the twin's
 FIRST_MODE = (0.75, 0.95)  # of the power; the second gets two thirds of the rest
 COUNTS = (2e5, 2e7)
 DOSES = (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64)  # of the twin's counts
@@ -42,26 +47,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=MODELS)
     parser.add_argument("--output", type=Path, default=Path())
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--test-only", action="store_true", help="Test the finished Model in --output again.")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    target = options.output / f"{options.name}.safetensors"
     if options.test_only:
-        target = options.output / f"{options.name}.safetensors"
         examined(Model.load(target)).save(target)
         return
-    network, steps = MODELS[options.name]
-    target = options.output / f"{options.name}.safetensors"
-    recipe = LABEL_FREE.model_copy(update={"epochs": (options.steps or steps) // LABEL_FREE.steps_per_epoch})
-    # The nominal instrument: its mean pattern and mask go into the Model.
-    nominal = twin(TWIN.name, SEED, lines=slice(0, 12), columns=slice(0, 40))
+    network, epochs = MODELS[options.name]
+    recipe = recipe_named(
+        "ptychow", epochs=options.epochs or epochs, batch_size=16, optimizer="muon", learning_rate=2e-3, keep="last"
+    )
     checkpoint = target.with_suffix(".checkpoint")
-    trained = calibrate(
-        nominal,
+    trained = train(
+        family(np.random.default_rng(SEED)),
         network,
         recipe,
-        instruments=family(np.random.default_rng(SEED)),
+        split="none",
+        validation=0,
         seed=SEED,
         device="cpu",
         checkpoint=checkpoint,
@@ -71,6 +76,16 @@ def main() -> None:
     examined(trained.model).save(target)
     checkpoint.unlink(missing_ok=True)
     print(f"wrote {target}")
+
+
+def family(rng: np.random.Generator) -> list[Scan]:
+    """Scans of instruments like the twin, the nominal one first: its probe and mask go into the Model."""
+    scans = [twin(TWIN.name, SEED, lines=LINES, columns=COLUMNS)]
+    for number in range(1, SCANS):
+        probe = instrument(rng.uniform(*DEFOCUS), rng.uniform(*ASTIGMATISM), rng.uniform(*FIRST_MODE))
+        counts = float(np.exp(rng.uniform(*np.log(COUNTS))))
+        scans.append(twin(TWIN.name, SEED + number, lines=LINES, columns=COLUMNS, probe=probe, counts=counts))
+    return scans
 
 
 def examined(model: Model) -> Model:
@@ -107,20 +122,8 @@ def instrument(defocus: float, astigmatism: float, first: float) -> NDArray[np.c
     return incoherent_modes(beam, (first, (1 - first) * 2 / 3, (1 - first) / 3))
 
 
-def family(rng: np.random.Generator) -> list[NDArray[np.complex64]]:
-    """Probes of instruments like the twin, each with the counts of its frames."""
-    return [
-        scale_to_counts(
-            instrument(rng.uniform(*DEFOCUS), rng.uniform(*ASTIGMATISM), rng.uniform(*FIRST_MODE)),
-            float(np.exp(rng.uniform(*np.log(COUNTS)))),
-        )
-        for _ in range(INSTRUMENTS)
-    ]
-
-
 def say(history: History) -> None:
-    steps = history.epochs * LABEL_FREE.steps_per_epoch
-    print(f"step {steps}: loss {history.train_loss[-1]:.4f}, {history.seconds[-1]:.0f} s", flush=True)
+    print(f"epoch {history.epochs}: loss {history.train_loss[-1]:.4f}, {history.seconds[-1]:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ptychow.position_refinement import (
     Step,
     minimum,
     outliers,
+    overshoots,
     refine_positions,
 )
 from ptychow.solver.measurement import Measurement
@@ -190,3 +191,16 @@ def test_outliers_are_far_above_the_others():
     errors[[3, 50]] = 2, 0
     assert np.array_equal(np.flatnonzero(outliers(errors)), [3])
     assert not outliers(np.zeros(5)).any()
+
+
+def test_a_rising_error_is_an_overshoot():
+    assert overshoots((0.30, 0.20, 0.25))
+    assert not overshoots((0.30, 0.20, 0.205))
+    assert not overshoots((0.30,))
+
+
+def test_too_large_a_gradient_is_tamed(spoiled):
+    truth, scan = spoiled
+    wild = (*SHORT[:2], Step(epochs=8, gradient=300))
+    found = refine_positions(scan, reach=6, schedule=wild)
+    assert stage_error(found.scan.positions_px, truth) < 0.6 * stage_error(scan.positions_px, truth)

@@ -16,7 +16,7 @@ the gradient is that of Odstrcil et al., Opt. Express 26, 3108 (2018).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError, PtychoWError
 from ptychow.patches import corners
 from ptychow.scan import ObjectImage, Scan
-from ptychow.solver.engine import iterate
+from ptychow.solver.engine import Estimate, iterate
 from ptychow.solver.labelling import choose_modes, require_memory, solver_device
 from ptychow.solver.measurement import Measurement, flat_object, measure
 from ptychow.solver.methods import method_named
@@ -45,6 +45,9 @@ BATCH = 32
 STEPS = 4
 # A frame explained worse than the median by so many deviations is an outlier: nobody follows it.
 OUTLIER = 4.0
+# Positions overshoot when the error rises by this factor: the gradient's step is halved, at last to none at all.
+OVERSHOOT = 1.05
+LEAST_STEP = 1 / 8
 # Nothing is claimed unless frames are explained so much better than by an object that is 1 everywhere.
 SEEN = 0.1
 
@@ -53,7 +56,8 @@ SEEN = 0.1
 class Step:
     """Reconstruct for `epochs` from a flat object, then search within `radius`, a part of the reach (0: no search).
 
-    gradient: while reconstructing, positions follow the gradient with this step (`iterate`'s position_step).
+    gradient: while reconstructing, positions follow the gradient with this step (`iterate`'s position_step), or with as
+    large a part of it as does not overshoot.
     """
 
     epochs: int
@@ -145,23 +149,12 @@ class _Refinement:
         self.positions = self.given.copy()
         self.errors = np.zeros(len(scan))
         self.seed = seed
+        self.damping = 1.0
         self.rounds: list[Round] = []
 
     def run(self, step: Step) -> Round:
         """Reconstruct, search, take the affine part out."""
-        # Positions searched and followed lie on the object too; the rim that no frame lights stays flat.
-        flat = flat_object(self.positions, self.scan.frame_shape[0], margin=int(np.ceil(self.reach)) + 2)
-        made = iterate(
-            self.data,
-            self.positions,
-            flat,
-            self.probe,
-            epochs=step.epochs,
-            batch_size=int(np.clip(len(self.scan) // STEPS, 1, method_named("lsqml").batch_size)),
-            position_step=step.gradient,
-            device=self.device,
-            seed=self.seed,
-        )
+        made = self._reconstruct(step)
         radius = round(step.radius * self.reach)
         best, self.errors = ShiftSearch(self.data, made.object, made.probe)(made.positions, radius)
         moved = (best if radius else made.positions) - self.given
@@ -173,6 +166,28 @@ class _Refinement:
         distance = float(np.median(np.hypot(*(self.positions - before).T)))
         self.rounds.append(Round(len(self.rounds) + 1, float(np.median(self.errors)), distance))
         return self.rounds[-1]
+
+    def _reconstruct(self, step: Step) -> Estimate:
+        """Object, probe and followed positions, without overshooting; how much of the gradient that took is kept."""
+        # Positions searched and followed lie on the object too; the rim that no frame lights stays flat.
+        flat = flat_object(self.positions, self.scan.frame_shape[0], margin=int(np.ceil(self.reach)) + 2)
+        while True:
+            gradient = self.damping * step.gradient
+            made = iterate(
+                self.data,
+                self.positions,
+                flat,
+                self.probe,
+                epochs=step.epochs,
+                batch_size=int(np.clip(len(self.scan) // STEPS, 1, method_named("lsqml").batch_size)),
+                position_step=gradient,
+                device=self.device,
+                seed=self.seed,
+                on_epoch=(lambda progress: overshoots(progress.errors)) if gradient else None,
+            )
+            if not (gradient and overshoots(made.errors)):
+                return made
+            self.damping = self.damping / 2 if self.damping > LEAST_STEP else 0.0
 
     def result(self, seconds: float) -> Refined:
         """What `refine_positions` gives."""
@@ -276,6 +291,11 @@ def minimum(errors: NDArray[np.float64]) -> NDArray[np.float64]:
         inside &= curvature > 0
         found[inside, axis] += (0.5 * (before - after) / np.where(inside, curvature, 1))[inside]
     return found
+
+
+def overshoots(errors: Sequence[float]) -> bool:
+    """Whether the error of the last epoch is well above an earlier one."""
+    return errors[-1] > OVERSHOOT * min(errors)
 
 
 def outliers(errors: NDArray[np.float64]) -> NDArray[np.bool_]:
