@@ -3,9 +3,8 @@
     python benchmarks/positions.py                           # everything that is not there yet, then the page
     python benchmarks/positions.py --cases tungsten-26id     # one scan
 
-The schedule was chosen on simulated scans, `sim-26id-wide` and a larger one of the tungsten scan's size, modes, step
-and counts, and changed once after a first run on the tungsten scan (`HISTORY`). There it starts from the positions as
-they were commanded, and is compared with the published corrected ones. On the others, white normal errors are added to
+The schedule is known from earlier work on the tungsten scan (`ORIGIN`), which starts here from the positions as they
+were commanded, and is compared with the published corrected ones. On the others, white normal errors are added to
 positions that are taken for true. Every finished case leaves a JSON; nothing is run twice.
 """
 
@@ -33,13 +32,14 @@ from ptychow.scan import Scan
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TWIN = "sim-26id-wide"
-TWIN_SEED = 1  # the schedule was chosen on seed 0
+TWIN_SEED = 1  # overshooting was found and damped on seed 0
 STRIDE, POINTS = 2, 20
-HISTORY = (
-    "The schedule was chosen on simulated scans. Its first run on the tungsten scan ended at 2.30 and 6.34 pixels",
-    "(median, 90 % quantile): late rounds left the affine part free and it drifted by 1 %, they went further beyond",
-    "the best fit (relaxation 1.6), and points with nothing to hold on to wandered off by up to 81 pixels. Since then",
-    "the affine part is taken out in every round, no point moves beyond the reach, and the last rounds relax by 1.",
+ORIGIN = (
+    "The schedule (epochs, radii, gradient steps) is known from earlier work on this very tungsten scan and was taken",
+    "over as it was: there it is no independent test. Its gradient steps overshoot on a simulated scan (64-pixel",
+    "frames, seed 0; the cases here are of seed 1), so they are halved where the error rises by 5 % within a round.",
+    "An earlier schedule, chosen on simulated scans only, did worse: each half of the frames searched on an object",
+    "made from the other half, without the gradient, ended at 2.30 and 6.34 pixels (median, 90 % quantile) there.",
 )
 LIMITS = (1.0, 2.0)  # pixels: what median and 90 % quantile shall reach on the tungsten scan
 
@@ -114,7 +114,7 @@ def run(case: Case, result: Path) -> None:
         "final": errors(found.scan.positions_px, truth),
         "uncertain": int(found.uncertain.sum()),
         "rounds": progress,
-        "schedule": [asdict(stage) for stage in SCHEDULE],
+        "schedule": [asdict(step) for step in SCHEDULE],
         "seconds": found.seconds,
         "processor_seconds": time.process_time() - used,
         "true": truth,
@@ -127,11 +127,14 @@ def run(case: Case, result: Path) -> None:
 
 
 def errors(positions: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:
-    """Distances, object pixels, after removing the mean offset."""
+    """Distances, object pixels, after removing the mean offset; `beyond_affine` after removing the affine part too."""
     distance = distances(positions, truth)
+    terms = np.column_stack([np.ones(len(truth)), truth - truth.mean(axis=0)])
+    affine = terms @ np.linalg.lstsq(terms, positions - truth, rcond=None)[0]
     return {
         "median": float(np.median(distance)),
         "p90": float(np.quantile(distance, 0.9)),
+        "beyond_affine": float(np.median(distances(positions - affine, truth))),
         "largest": float(distance.max()),
         "beyond_3_px": int((distance > 3).sum()),
     }
@@ -193,16 +196,18 @@ def page(runs: list[dict[str, Any]]) -> str:
         "",
         "Made by `python benchmarks/positions.py` ([source](../../benchmarks/positions.py)); one JSON a case in",
         "[positions/](positions/). `ptychow label --refine-positions` does the same. Errors are distances in object",
-        "pixels after removing the mean offset, before and after. On the tungsten scan the reference is the published",
-        "corrected positions, themselves a result of refinement: below half a pixel nothing can be judged there. On",
-        "the others white normal errors of the given deviation an axis were added to positions taken for true.",
-        *HISTORY,
+        "pixels after removing the mean offset, before and after. Stretch, turn and shear of the whole scan are taken",
+        "from the positions given, not found: *beyond affine* is the median error without them. On the tungsten scan",
+        "the reference is the published corrected positions, themselves a result of refinement: below half a pixel",
+        "nothing can be judged there. On the others white normal errors of the given deviation an axis were added to",
+        "positions taken for true.",
+        *ORIGIN,
         "",
-        f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; the machine was shared, so the",
-        "processor time is what one free core needs.*",
+        f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; where others use the machine,",
+        "processor time is the better measure, but grows too.*",
         "",
-        "| scan | added, px an axis | points | median | p90 | beyond 3 px | uncertain | wall, s | processor, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| scan | added, px | points | median | beyond affine | p90 | beyond 3 px | uncertain | wall, s | processor, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         before, after = run["initial"], run["final"]
@@ -211,6 +216,7 @@ def page(runs: list[dict[str, Any]]) -> str:
             "its own" if run["case"]["added"] is None else f"{run['case']['added']:g}",
             str(run["frames"]),
             f"{before['median']:.2f} -> **{after['median']:.2f}**",
+            f"{before['beyond_affine']:.2f} -> {after['beyond_affine']:.2f}",
             f"{before['p90']:.2f} -> **{after['p90']:.2f}**",
             f"{before['beyond_3_px']} -> {after['beyond_3_px']}",
             str(run["uncertain"]),

@@ -199,6 +199,7 @@ def test_a_rising_error_is_an_overshoot():
     assert not overshoots((0.30,))
 
 
+@pytest.mark.slow
 def test_too_large_a_gradient_is_tamed(spoiled):
     truth, scan = spoiled
     wild = (*SHORT[:2], Step(epochs=8, gradient=300))

@@ -122,7 +122,8 @@ def refine_positions(
     schedule: the rounds. on_round: called after each.
 
     Needs overlap: what a frame shows must be known from others. Raises InputError for a reach that is not within a
-    pixel and half a frame, PtychoWError where frames are not predicted from the others at all, and what `label` raises.
+    pixel and half a frame, PtychoWError where frames are hardly explained better than by an empty object, and what
+    `label` raises.
     """
     began = time.perf_counter()
     size = scan.frame_shape[0]

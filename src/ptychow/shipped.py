@@ -23,7 +23,16 @@ class Shipped:
     alias: str | None = None
 
 
-SHIPPED: dict[str, Shipped] = {}
+SHIPPED: dict[str, Shipped] = {
+    "wc-tungsten-128": Shipped(
+        "the measured scan of `ptychow fetch tungsten-26id`, without labels",
+        "python benchmarks/calibrate.py --scans tungsten-26id --cases label-free",
+    ),
+    "wc-siemens-128": Shipped(
+        "the measured scan of `ptychow fetch siemens-star`, without labels",
+        "python benchmarks/calibrate.py --scans siemens-star --cases label-free",
+    ),
+}
 
 
 def names() -> dict[str, str]:
