@@ -206,7 +206,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; where others use the machine,",
         "processor time is the better measure, but grows too.*",
         "",
-        "| scan | added, px | points | median | beyond affine | p90 | beyond 3 px | uncertain | wall, s | processor, s |",
+        "| scan | added, px | points | median | beyond affine | p90 | beyond 3 px | uncertain | wall, s | CPU, s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:

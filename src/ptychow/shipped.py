@@ -24,6 +24,11 @@ class Shipped:
 
 
 SHIPPED: dict[str, Shipped] = {
+    "w3-26id-64": Shipped(
+        "the simulated twin sim-26id-wide and instruments around it",
+        "python benchmarks/weights.py w3-26id-64",
+        alias="w3",
+    ),
     "wc-tungsten-128": Shipped(
         "the measured scan of `ptychow fetch tungsten-26id`, without labels",
         "python benchmarks/calibrate.py --scans tungsten-26id --cases label-free",

@@ -29,6 +29,17 @@ def test_writes_picture_object_model_and_metrics(small_demo, tmp_path, ptychow, 
     assert len(summary["wrote"]) == 4 and "share no object pixel" in summary["region"]
 
 
+def test_the_shipped_model_draws_an_object_it_has_never_seen(tmp_path, ptychow):
+    code, shown, complaint = ptychow("demo", "--instant", "--output", tmp_path / "d", "--device", "cpu", "--json")
+    assert code == 0 and complaint == ""
+    assert json.loads(shown)["stitched"]["phase_unexplained_variance"] < 0.1
+    assert {item.name for item in (tmp_path / "d").iterdir()} == {
+        "reconstruction.png",
+        "reconstruction.cxi",
+        "metrics.json",
+    }
+
+
 def test_fails_where_the_network_has_not_learnt(small_demo, tmp_path, ptychow, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, shown, complaint = ptychow("demo", "--epochs", 1, "--device", "cpu", "--quiet")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TRAINING_LINES, TEST_LINES, COLUMNS = slice(0, 46), slice(67, 90), slice(0, 70)
 EPOCHS, BATCH_SIZE = 4, 16
 WORST_ACCEPTED = 0.25
-# With a shipped Model: a twin of an object that it has never seen.
+# With the shipped Model: a twin of an object that it has never seen.
 INSTANT_LINES, INSTANT_COLUMNS = slice(0, 24), slice(0, 36)
 
 
@@ -38,8 +38,11 @@ def demo(
 
     Exit code 1 where the stitched unexplained phase variance on the unseen lines exceeds 0.25.
     """
+    from ptychow.files import require_writable
+
     report = Report(as_json, quiet)
     folder = output or Path("ptychow-demo")
+    require_writable(folder / "metrics.json")
     if instant:
         _instant(report, folder, seed, device)
     else:
@@ -56,9 +59,9 @@ def _instant(report: Report, folder: Path, seed: int, device: str) -> None:
     points = (INSTANT_LINES.stop, INSTANT_COLUMNS.stop)
     with report.progress("Simulating the scan", points[0] * points[1]) as advance:
         # Seeds of its own: none of the objects that weights were tested on.
-        scan = twin("sim-26id", 1000 + seed, lines=INSTANT_LINES, columns=INSTANT_COLUMNS, advance=advance)
+        scan = twin("sim-26id-wide", 1000 + seed, lines=INSTANT_LINES, columns=INSTANT_COLUMNS, advance=advance)
     result = evaluate(model, scan, device=device)
-    _show(report, folder, result, f"w3-26id-64, trained on simulated random samples, on {len(scan)} frames")
+    _show(report, folder, result, f"w3-26id-64, trained on twins of other samples, on {len(scan)} frames of a new one")
     _finish(report, folder, result, {"network": "w3", "weights": "w3-26id-64", "seed": seed})
 
 
@@ -67,11 +70,9 @@ def _trained(report: Report, folder: Path, epochs: int, seed: int, device: str) 
     import numpy as np
 
     from ptychow.evaluation import evaluate
-    from ptychow.files import require_writable
     from ptychow.optics.twins import twin
     from ptychow.training import Split, recipe_named, steps_per_epoch, train
 
-    require_writable(folder / "metrics.json")
     lines = TEST_LINES.stop
     points = COLUMNS.stop - COLUMNS.start
     with report.progress("Simulating the scan", lines * points) as advance:
