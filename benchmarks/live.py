@@ -47,7 +47,7 @@ from ptychow.training import recipe_named, train
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FOLDER = RESULTS / "live"
-RATES = (125, 250, 375, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000)
+RATES = (125, 250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000)
 TRIAL_SECONDS = 10.0
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -158,7 +158,12 @@ def one_run(
             others[0] if others else None,
             model,
             engine,
-            LiveSettings(idle_seconds=10.0, every=1),
+            # areaDetector tells no pixel size.
+            LiveSettings(
+                idle_seconds=10.0,
+                every=1,
+                pixel_size=scan.geometry.pixel_size if trial.protocol == "pva" else None,
+            ),
             lambda _, result: results.append(result),
             name=trial.name,
         )
