@@ -256,7 +256,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         "The test rows lie one patch beyond the rows with labels: over the whole scan, cases with labels have seen",
         "much of the answer.",
         "",
-        f"*{made['cpu']}, {made['threads']} thread(s).*",
+        f"*{made['cpu']}, {made['threads']} thread(s). Training seconds are wall time; where they exceed 4000 the",
+        "machine was shared with other work, and a training took 25 minutes of processor time.*",
     ]
     for name, cases in found.items():
         lines += section(name, cases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ CONTENDERS = {
 def machine() -> dict[str, Any]:
     """Where a number was made."""
     threads = torch.get_num_threads()
+    # Folders of one machine mean nothing on another: files by their name.
+    arguments = [re.sub(r"(?<![^=])/\S*/", "", argument) for argument in sys.argv[1:]]
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
         "machine": {"cpu": cpu_name(), "threads": threads},
     }
 

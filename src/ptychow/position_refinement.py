@@ -65,7 +65,7 @@ class Step:
     gradient: float = 0.0
 
 
-# Known from earlier work on the tungsten scan, taken over as it was (docs/results/positions.md).
+# Known from earlier work on the tungsten scan, taken over as it was.
 SCHEDULE = (
     Step(epochs=4, radius=1.0),
     Step(epochs=4, radius=1.0),
