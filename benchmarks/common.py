@@ -29,6 +29,8 @@ CONTENDERS = {
     for contender in (
         Contender("w1", "w1", {}, "W1"),
         Contender("w3", "w3", {}, "W3"),
+        Contender("w3f", "w3f", {}, "W3-fast"),
+        Contender("wc", "wc", {}, "WC (W3-fast for 128 x 128)"),
         Contender("ptychonn", "ptychonn", {}, "PtychoNN, as published (nconv 32)"),
         Contender(REFERENCE, "ptychonn", {"nconv": 16, "batch_norm": True}, "PtychoNN, nconv 16, BatchNorm"),
     )

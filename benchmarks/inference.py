@@ -42,7 +42,7 @@ from ptychow.stitch import Canvas
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FOLDER = RESULTS / "inference"
-NETWORKS = ("ptychonn", "w1", "w3")
+NETWORKS = ("ptychonn", "w1", "w3", "w3f")
 SIZES, BATCHES = (64, 128, 256), (1, 8, 64, 256)
 # As PtychoNN's users run it: PyTorch's default layout. Ours is channels-last.
 PUBLISHED = "torch, default layout"

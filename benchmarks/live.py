@@ -266,7 +266,7 @@ def receiving(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         place = folder / f"receiving{repeat}"
         place.mkdir()
         live = LiveScan(model, open_engine(model), LiveSettings(), place, "receiving")
-        live.intake.receive(Start(None, scan.frame_shape, scan.frames.dtype, scan.mask, scan.saturation, scan.geometry))
+        live.intake.receive(Start(None, scan.frame_shape, scan.mask, scan.saturation, scan.geometry))
         live._prepare([FrameRecord(index, frame, now()) for index, frame in enumerate(scan.frames[:64])])
         began, done, joined = time.perf_counter(), 0, 0
         for start in range(0, rounds * len(scan), 64):
@@ -334,7 +334,7 @@ class _Endless:
         scan = self._scan
         if self._sent < 0:
             self._sent = 0
-            return [Start(self._frames, scan.frame_shape, scan.frames.dtype, scan.mask, None, scan.geometry)]
+            return [Start(self._frames, scan.frame_shape, scan.mask, None, scan.geometry)]
         records: list[Any] = []
         for index in range(self._sent, min(self._sent + 64, self._frames)):
             k = index % len(scan)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from paper_data import TWIN, open_source
-from paper_networks import PAPER
+from paper_networks import MAIN
 from paper_page import write_page
 from paper_plan import SCALES, Training, plan
 from paper_run import OutOfTimeError, run
@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=TWIN, help=f"{TWIN}, or a folder with PtychoNN's files.")
     parser.add_argument("--scale", default="small", choices=SCALES)
-    parser.add_argument("--networks", nargs="+", default=list(PAPER), choices=PAPER)
+    parser.add_argument("--networks", nargs="+", default=list(MAIN), choices=MAIN)
     parser.add_argument("--recipes", type=lambda text: text.split(","), default=["paper", "ptychow"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", default="0/1", help="k/n: only every n-th training, from the k-th.")

@@ -69,7 +69,8 @@ def scaled(width: int) -> dict[str, Any]:
 
 
 WIDTHS = (2, 6, 10, 16, 24, 44)
-PAPER = ("ptychonn", "w1", "w3", "w2")
+# The paper's, and W3-fast: what the tables have.
+MAIN = ("ptychonn", "w1", "w3", "w2", "w3f")
 LEARNERS = {
     contender.name: contender
     for contender in (
@@ -77,6 +78,7 @@ LEARNERS = {
         Contender("w1", "w1", {}, "W1"),
         Contender("w2", "w2", {}, "W2"),
         Contender("w3", "w3", {}, "W3"),
+        Contender("w3f", "w3f", {}, "W3-fast"),
         Contender("ptychonn-bn", "ptychonn", {"batch_norm": True}, "PtychoNN + BatchNorm"),
         *(Contender(f"w1-no-{part}", "w1-without", {"part": part}, title) for part, title in PARTS.items()),
         *(Contender(f"w-{width}", "w1", scaled(width), f"W-Net of width {width}") for width in WIDTHS if width != 24),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from paper_networks import PAPER, PARTS, WIDTHS
+from paper_networks import MAIN, PARTS, WIDTHS
 from ptychow.training import Recipe, recipe_named, steps_per_epoch
 
 
@@ -48,7 +48,10 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Training:
-    """One training. loss: in place of the recipe's. shuffled: frames and labels do not belong together."""
+    """One training. loss: in place of the recipe's. shuffled: frames and labels do not belong together.
+
+    teacher: network whose plain training of this recipe and seed makes the labels.
+    """
 
     network: str
     recipe: str = "paper"
@@ -57,6 +60,7 @@ class Training:
     loss: str | None = None
     precision: str = "bf16"
     shuffled: bool = False
+    teacher: str | None = None
 
     @property
     def name(self) -> str:
@@ -66,8 +70,15 @@ class Training:
             self.loss or "",
             self.precision if self.precision != "bf16" else "",
             "shuffled" if self.shuffled else "",
+            f"from-{self.teacher}" if self.teacher else "",
         ]
         return "_".join([self.recipe, self.network, str(self.seed), *filter(None, changes)])
+
+    @property
+    def teaching(self) -> Training:
+        """The teacher's training."""
+        assert self.teacher is not None
+        return replace(self, network=self.teacher, teacher=None)
 
     def settings(self, scale: Scale, pairs: int) -> Recipe:
         """The recipe for so many training pairs, with the scale's number of steps.
@@ -81,11 +92,11 @@ class Training:
 
 
 def plan(
-    scale: Scale, *, networks: Sequence[str] = PAPER, recipes: Sequence[str] = ("paper", "ptychow"), seeds: int = 3
+    scale: Scale, *, networks: Sequence[str] = MAIN, recipes: Sequence[str] = ("paper", "ptychow"), seeds: int = 3
 ) -> list[Training]:
     """The trainings in order of what they are needed for, each once."""
     wanted = [training for training in _ordered(scale, seeds) if training.recipe in recipes]
-    kept = [training for training in wanted if training.network in networks or training.network not in PAPER]
+    kept = [training for training in wanted if training.network in networks or training.network not in MAIN]
     return list(dict.fromkeys(kept))
 
 
@@ -93,6 +104,7 @@ def _ordered(scale: Scale, seeds: int) -> Iterator[Training]:
     small = ("ptychonn", "w1", "w3")
     for recipe in ("paper", "ptychow"):
         yield from (Training(network, recipe, seed) for seed in range(seeds) for network in small)
+    yield from (training for seed in range(seeds) for training in faster(seed))
     yield from (Training("w2", "paper", seed) for seed in range(seeds))
     yield from controls()
     yield from ablation()
@@ -100,6 +112,11 @@ def _ordered(scale: Scale, seeds: int) -> Iterator[Training]:
     yield Training("w2", "ptychow")
     for seed in range(seeds):
         yield from (replace(training, seed=seed) for lines in scale.sizes for training in at_size(scale, lines))
+
+
+def faster(seed: int) -> list[Training]:
+    """W3-fast in both recipes, and taught by W1."""
+    return [Training("w3f", seed=seed), Training("w3f", seed=seed, teacher="w1"), Training("w3f", "ptychow", seed)]
 
 
 def controls() -> list[Training]:

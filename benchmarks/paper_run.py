@@ -30,6 +30,7 @@ from ptychow.stitch import central_crop
 from ptychow.training import History, train
 from ptychow.training.checkpoint import load_checkpoint
 from ptychow.training.data import LabelledFrames
+from ptychow.training.distillation import taught_by
 
 BLOCK = 10  # scan points along a side of the bootstrap's blocks: 30 pixels, five times the beam
 # Of a milestone: the headline, and what Table 3 has.
@@ -54,6 +55,8 @@ def run(
     scan = source.part(training.seed, lines, scale.columns)
     if training.shuffled:
         scan = shuffled(scan, training.seed)
+    if training.teacher:
+        scan = taught_by(Model.load(model_path(cache, training.teaching)), scan, "cpu")
     recipe = training.settings(scale, len(scan) - round(VALIDATION * len(scan)))
     kept = {max(1, round(part * recipe.epochs)) for part in MILESTONES} if recipe.schedule == "constant" else set()
     checkpoint = cache / f"{training.name}.checkpoint"
@@ -101,10 +104,15 @@ def run(
         "versions": model.card.versions,
         **machine(),
     }
-    model.save(cache / f"{training.name}.safetensors")
+    model.save(model_path(cache, training))
     write_json(result, facts)
     for path in [checkpoint, *(_milestone(checkpoint, epochs) for epochs in kept)]:
         path.unlink(missing_ok=True)
+
+
+def model_path(cache: Path, training: Training) -> Path:
+    """Where the Model of a finished training is kept."""
+    return cache / f"{training.name}.safetensors"
 
 
 class _Clock:

@@ -12,7 +12,7 @@ import numpy as np
 
 from paper_data import TWIN, open_source
 from paper_plan import SCALES, Scale, Training
-from paper_run import run
+from paper_run import model_path, run
 from ptychow.datasets import cache_folder
 from ptychow.errors import MismatchError
 from ptychow.evaluation import Evaluation, evaluate
@@ -42,7 +42,7 @@ def paper_model(training: Training, output: Path, scale: Scale = SCALES["small"]
     """The Model of a training of the paper benchmark; trained now where that has not been done on this machine."""
     place = f"{TWIN}_{scale.name}"
     cache = cache_folder() / "paper" / place
-    kept = cache / f"{training.name}.safetensors"
+    kept = model_path(cache, training)
     if not kept.exists():
         run(training, scale, open_source(TWIN), output / "paper" / place / f"{training.name}.json", cache)
     return Model.load(kept)

@@ -33,7 +33,7 @@ from ptychow.optics.twins import COUNTS, GEOMETRY, PIXEL_SIZE, SIZE, TWINS, WAVE
 from ptychow.orientation import Orientation
 from ptychow.scan import Scan
 from ptychow.training import Split, recipe_named, train
-from ptychow.trust import WINDOW, Watch, patch_disagreement, turn_that_fits
+from ptychow.trust import WINDOW, Watch, patch_disagreement
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 MODEL = Path(__file__).parents[1] / "runs" / "trust_w3.safetensors"
@@ -146,8 +146,8 @@ def measure(model: Model) -> dict[str, Any]:
                 patches = engine.predict(inputs)
                 residuals.append(watch.see(inputs, patches))
                 disagreements.append(patch_disagreement(model, patches, positions[window]))
-                turn = turn_that_fits(model, patches, positions[window])
-                verdict = watch.verdict(disagreements[-1], turn)
+                watch.place(patches, positions[window])
+                verdict = watch.verdict()
                 lights[verdict.light] += 1
                 blamed.update(reason.split(":")[0].split(" ")[0] for reason in verdict.reasons[:1])
         values = np.concatenate(residuals)

@@ -33,7 +33,7 @@ from study_parts import count_limits
 
 TWIN = TWINS["sim-26id-wide"]
 # Name: network, epochs.
-MODELS = {"w3-26id-64": ("w3", 2), "w1-26id-64": ("w1", 2)}
+MODELS = {"w3-26id-64": ("w3", 2), "w3f-26id-64": ("w3f", 6), "w1-26id-64": ("w1", 2)}
 SCANS, LINES, COLUMNS = 12, slice(0, 45, 3), slice(0, 90, 3)
 DEFOCUS, ASTIGMATISM = (0.9, 1.1), (0.9, 1.1)  # of the twin's
 FIRST_MODE = (0.75, 0.95)  # of the power; the second gets two thirds of the rest

@@ -20,6 +20,7 @@ VARIANTS = [
     ("ptychonn", {"nconv": 16, "batch_norm": True}),
     ("ptychonn", {"nconv": 16, "levels": 4}),
     ("w3", {"heads": "complex", "kernel": 5}),
+    ("w3f", {"patch": 8, "dims": [32, 48], "depths": [1, 1], "decoder_dims": [32], "decoder_depths": [1]}),
 ]
 every_network = pytest.mark.parametrize(
     ("name", "options"),
@@ -190,6 +191,10 @@ def test_unknown_names_and_settings_list_the_known():
         ("w3", {"depths": [1, 2, 3]}),
         ("w3", {"dims": [32, 32, 32, 8]}),
         ("w3", {"kernel": 4}),
+        ("w3f", {"patch": 0}),
+        ("w3f", {"dims": []}),
+        ("w3f", {"depths": [1, 1]}),
+        ("w3f", {"decoder_dims": [64, 0]}),
         ("ptychonn", {"levels": 5}),
         ("ptychonn", {"nconv": 0}),
     ],

@@ -86,3 +86,16 @@ def test_state_survives_a_checkpoint():
     optimizers[1].load_state_dict(optimizers[0].state_dict())
     step(0), step(1)
     torch.testing.assert_close(nets[0].weight, nets[1].weight)
+
+
+def test_half_precision_orthogonalises_as_well():
+    torch.manual_seed(0)
+    whole, half = nn.Linear(64, 32, bias=False), nn.Linear(64, 32, bias=False)
+    half.load_state_dict(whole.state_dict())
+    gradient, before = torch.randn(32, 64), whole.weight.detach().clone()
+    for layer, is_half in ((whole, False), (half, True)):
+        layer.weight.grad = gradient.clone()
+        Muon(parameter_groups(layer, 0.0), 1.0, is_half).step()
+    steps = [layer.weight.detach() - before for layer in (whole, half)]
+    assert half.weight.dtype == torch.float32
+    torch.testing.assert_close(steps[1], steps[0], rtol=0, atol=0.05 * float(steps[0].abs().max()))

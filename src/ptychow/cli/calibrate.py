@@ -22,21 +22,26 @@ from ptychow.cli.common import (
     require_choice,
 )
 
+# Of the iterative methods the one whose probe converged soonest on the measured scans (docs/results/solvers.md).
+PROBE_METHOD = "mpie"
+
 
 def calibrate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file, with or without a probe.")],
     output: Output = None,
     network: Annotated[str, typer.Option("--network", help="See ptychow networks.")] = "wc",
-    steps: Annotated[int | None, typer.Option("--steps", help="Training steps, 3000 by default.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Training steps, above 50 to the nearest 50; by default 4000.", min=1)
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Train for about so long, instead of --steps.", min=0)
     ] = None,
     probe_epochs: Annotated[
         int,
         typer.Option(
-            "--probe-epochs", help="LSQML epochs that find or improve the probe; 0 takes the file's as it is.", min=0
+            "--probe-epochs", help="mPIE epochs that find or improve the probe; 0 takes the file's as it is.", min=0
         ),
-    ] = 20,
+    ] = 60,
     modes: Annotated[
         int | None, typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.")
     ] = None,
@@ -78,6 +83,7 @@ def calibrate(
         with report.progress("Finding the probe", probe_epochs) as advance:
             found = label(
                 scan,
+                method=PROBE_METHOD,
                 epochs=probe_epochs,
                 probe_modes=modes,
                 device=device,

@@ -23,31 +23,56 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptychow.networks.base import PatternNetwork
+from ptychow.networks.fast import ConvNorm, W3Fast
 from ptychow.networks.ptychonn import PtychoNN
 from ptychow.networks.wnet import Block, ChannelNorm, GlobalResponseNorm, WNet
 
 
-class FoldedNetwork(PatternNetwork):
-    """`network` for patterns of size x size, rewritten; the same heads.
+def folded(network: PatternNetwork, size: int, merge: bool = False) -> PatternNetwork:
+    """An equal network for patterns of size x size, rewritten; `network` stays as it is.
 
     merge: depthwise and pointwise pairs become dense convolutions.
     """
+    network = deepcopy(network).cpu().float().eval().requires_grad_(False)
+    if isinstance(network, W3Fast):
+        return fuse_norms(network)
+    assert isinstance(network, PtychoNN | WNet)
+    return FoldedNetwork(network, size, merge)
 
-    def __init__(self, network: PtychoNN | WNet, size: int, merge: bool = False) -> None:
+
+def fuse_norms(network: W3Fast) -> W3Fast:
+    """Every norm of this evaluating network goes into the convolution before it, in place."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ConvNorm):
+                setattr(parent, name, fuse_conv_bn_eval(*child))
+    return network
+
+
+class FoldedNetwork(PatternNetwork):
+    """One encoder and two decoders of `network`, rewritten; the same heads. See `folded`."""
+
+    def __init__(self, network: PtychoNN | WNet, size: int, merge: bool) -> None:
         super().__init__(size_multiple=network.size_multiple, amplitude_max=network.amplitude_max, heads=network.heads)
-        network = deepcopy(network).cpu().float().eval()
-        decoders = (
-            (network.amplitude, network.phase) if isinstance(network, WNet) else (network.decoder1, network.decoder2)
-        )
         with torch.no_grad():
             self.encoder = fold(list(network.encoder), size, merge)
-            self.first, self.second = (fold(list(decoder), size, merge) for decoder in decoders)
+            first, second = (None if part is None else fold(list(part), size, merge) for part in decoders(network))
+        self.first, self.second = first, second
         self.eval().requires_grad_(False)
 
     def maps(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
         """The two decoders' maps (N, 1, H, W)."""
         features = self.encoder(patterns)
-        return self.first(features), self.second(features)
+        assert self.second is not None
+        second = self.second(features)
+        return torch.zeros_like(second) if self.first is None else self.first(features), second
+
+
+def decoders(network: PtychoNN | WNet) -> tuple[nn.Sequential | None, nn.Sequential]:
+    """Of amplitude, where the network has one, and of phase."""
+    if isinstance(network, WNet):
+        return network.amplitude, network.phase
+    return None if network.phase_only else network.decoder1, network.decoder2
 
 
 def fold(layers: list[nn.Module], size: int, merge: bool) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptychow.engines.fold import FoldedNetwork
+from ptychow.engines.fold import folded
 from ptychow.model import Model
 
 INPUT, OUTPUTS = "patterns", ("amplitude", "phase")
@@ -24,7 +24,7 @@ class Predictor(nn.Module):
 
     def __init__(self, model: Model, merge: bool) -> None:
         super().__init__()
-        self.network = FoldedNetwork(model.network, model.patch_size, merge)  # type: ignore[arg-type]
+        self.network = folded(model.network, model.patch_size, merge)
         self.amplitude_scale = model.card.amplitude_scale
 
     def forward(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ class Predictor(nn.Module):
 def onnx_graph(model: Model, merge: bool = False) -> bytes:
     """The network as ONNX (opset 18): `patterns` (batch, 1, n, n) in, `amplitude` and `phase` out, any batch.
 
-    merge: see `FoldedNetwork`.
+    merge: see `folded`.
     """
     example = torch.zeros(2, 1, model.patch_size, model.patch_size)
     return export_onnx(Predictor(model, merge), example, INPUT)

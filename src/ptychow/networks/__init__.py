@@ -42,7 +42,7 @@ class NetworkSpec:
         return {name: parameter.default for name, parameter in inspect.signature(self.load()).parameters.items()}
 
 
-_WNET = "ptychow.networks.wnet"
+_WNET, _FAST = "ptychow.networks.wnet", "ptychow.networks.fast"
 NETWORKS: dict[str, NetworkSpec] = {
     "ptychonn": NetworkSpec(
         "PtychoNN, the baseline",
@@ -54,7 +54,8 @@ NETWORKS: dict[str, NetworkSpec] = {
     "w1": NetworkSpec("W1, the paper's network", _WNET, "w1", paper_parameters=1780e3, paper_flops=60.77e9),
     "w2": NetworkSpec("W2, the most accurate", _WNET, "w2", paper_parameters=6656e3, paper_flops=435.99e9),
     "w3": NetworkSpec("W3, the smallest", _WNET, "w3", paper_parameters=103e3, paper_flops=10.77e9),
-    "wc": NetworkSpec("WC, made for ptychow calibrate", _WNET, "wc"),
+    "w3f": NetworkSpec("W3-fast, the fastest", _FAST, "W3Fast"),
+    "wc": NetworkSpec("WC, made for ptychow calibrate", _FAST, "wc"),
 }
 
 

@@ -237,13 +237,3 @@ w3 = partial(
     convs_per_level=1,
     separable=True,
 )
-# Not of the paper. Made for calibration at 128 x 128 pixels: a narrow stem and wide late stages are fast on a CPU.
-wc = partial(
-    WNet,
-    depths=(2, 2, 6, 2),
-    dims=(16, 32, 64, 128),
-    decoder_dims=(64, 32, 16),
-    convs_per_level=2,
-    separable=True,
-    kernel=7,
-)

@@ -24,11 +24,13 @@ ADAMW_STEP = 0.2
 class Muon(torch.optim.Optimizer):
     """Muon for the parameters of groups with `muon: True`, AdamW (betas 0.9, 0.999) for the others.
 
-    groups: of parameters, each with `muon` and `weight_decay`.
+    groups: of parameters, each with `muon` and `weight_decay`. half: orthogonalise in bfloat16, which is exact enough
+    (the singular values need only be near 1) and, with matrix units, four times as fast.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, half: bool = False) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "muon": False})
+        self._half = half
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -48,7 +50,8 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].mul_(MOMENTUM).add_(parameter.grad)
         nesterov = parameter.grad.add(momentum, alpha=MOMENTUM)  # type: ignore[union-attr]
-        matrix = orthogonalise(nesterov.reshape(len(nesterov), -1))
+        matrix = nesterov.reshape(len(nesterov), -1)
+        matrix = orthogonalise(matrix.bfloat16() if self._half else matrix).to(parameter.dtype)
         return (ADAMW_STEP * max(matrix.shape) ** 0.5 * matrix).reshape(parameter.shape)
 
     def _adamw(self, parameter: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 

@@ -110,8 +110,8 @@ RECIPES = {
     )
 }
 
-# Without labels: simulated samples seen through one instrument. Rate, batch and steps as known to work on a measured
-# scan; the standardised input as in the default recipe.
+# Without labels: simulated samples seen through one instrument. Rate as known to work on a measured scan; batch and
+# steps by what two cores can do in a quarter of an hour; the standardised input as in the default recipe.
 LABEL_FREE = RECIPES["ptychow"].model_copy(
     update={
         "name": "label-free",
@@ -119,8 +119,8 @@ LABEL_FREE = RECIPES["ptychow"].model_copy(
         "virtual": 1,
         "optimizer": "muon",
         "learning_rate": 2e-3,
-        "batch_size": 16,
-        "epochs": 60,
+        "batch_size": 32,
+        "epochs": 80,
         "keep": "last",
     }
 )

@@ -1,0 +1,32 @@
+"""Distillation: a network learns from what a larger one predicts, not from labels (Hinton et al. 2015,
+arXiv:1503.02531).
+
+Where a pattern says nothing of its patch, outside of the beam, a label is noise to a network; what a trained network
+predicts there is not. And a teacher can label any scan of its instrument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ptychow.devices import choose_device
+from ptychow.engines.torch_engine import TorchEngine
+from ptychow.model import Model
+from ptychow.scan import Scan
+
+BATCH = 64
+
+
+def taught_by(teacher: Model, scan: Scan, device: str = "auto") -> Scan:
+    """`scan` with the teacher's prediction for every frame, (N, n, n) complex64, as its only labels.
+
+    Raises InputError for a scan that `Model.check` refuses.
+    """
+    teacher.check(scan)
+    preparation = teacher.prepare_for(scan)
+    engine = TorchEngine(teacher, choose_device(device))
+    parts = [slice(start, start + BATCH) for start in range(0, len(scan), BATCH)]
+    patches = np.concatenate([engine.predict(preparation.apply(scan.frames[part])) for part in parts])
+    return replace(scan, object=None, label_patches=patches)
