@@ -125,8 +125,11 @@ def run(case: Case, result: Path) -> None:
 
 
 def is_right(case: Case, found: Any) -> bool:
-    """The member with a probe, the class without, and nothing where nothing can be known."""
-    if case.scan in BLANKS:
+    """The member with a probe, the class without, and nothing where nothing can be known.
+
+    With a known probe even a blank tells which way round its frames are: by the beam on the detector.
+    """
+    if case.scan in BLANKS and (case.search == "blind" or not found.knows_member):
         return not found.knows_class
     if case.search == "blind":
         return found.knows_class and case.frames in found.best.members

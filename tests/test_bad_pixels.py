@@ -45,6 +45,37 @@ def test_each_rule_finds_its_pixels_and_no_others():
     assert (~mask).sum() == 6
 
 
+@pytest.mark.parametrize("counts", [1e4, 1e7])
+@pytest.mark.parametrize(
+    "block", [np.s_[40:44, 10:20], np.s_[48:50, 20:44], np.s_[10:15, 30], np.s_[12:24, 12:24]], ids=str
+)
+def test_a_block_of_dead_pixels_is_found_whole_and_nothing_else(block, counts):
+    mean = annulus(counts) + 1
+    mean[block] = 0
+    mean, largest = measure(mean, 50)
+    _, reasons = find_bad_pixels(mean, largest, frames=50)
+    expected = np.zeros((64, 64), bool)
+    expected[block] = True
+    np.testing.assert_array_equal(reasons["dead"], expected)
+    assert not reasons["dim"].any() and not reasons["hot"].any()
+
+
+@pytest.mark.parametrize("counts", [1e2, 1e3, 1e4])
+def test_the_dark_outside_and_the_dark_middle_of_a_pattern_are_good(counts):
+    """An annulus, and no light anywhere else."""
+    y, x = np.mgrid[:64, :64] - 32
+    radius = np.hypot(y, x) / 64
+    ring = 1 / (1 + np.exp((0.2 - radius) * 100)) / (1 + np.exp((radius - 0.4) * 100))
+    for seed in range(5):
+        mean, largest = measure(ring * counts / ring.sum(), 50, seed)
+        assert find_bad_pixels(mean, largest, frames=50)[0].all()
+
+
+def test_zeros_around_a_lit_frame_are_good():
+    mean = np.pad(np.full((32, 32), 10.0), 16)
+    assert find_bad_pixels(mean, frames=50)[0].all()
+
+
 def test_a_dead_pixel_is_only_certain_where_light_is_expected():
     mean = np.full((32, 32), 1.0)
     mean[5, 5] = 0

@@ -115,5 +115,8 @@ def test_command_prints_one_table_and_fails_where_a_scan_did(scans, tmp_path, pt
     code, shown, complaint = ptychow("reconstruct", folder / "*.cxi", *arguments)
     assert code == 1 and "1 of 4 scans could not be reconstructed; the first: broken.cxi" in complaint
     assert all(f"scan{seed}.cxi" in shown for seed in SEEDS) and "done" in shown
+    # What explains the files reaches the workers: this contradicts them.
+    code, shown, complaint = ptychow("reconstruct", folder / "scan1.cxi", *arguments, "--pixel-size-nm", 20)
+    assert code == 1 and "failed" in shown and "pixel" in shown
     code, _, complaint = ptychow("reconstruct", folder / "none*.cxi", *arguments)
     assert code == 2 and "Quote the pattern" in complaint

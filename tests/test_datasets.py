@@ -124,12 +124,3 @@ class Evil:
 def test_nothing_else_is_unpickled(call, protocol):
     with pytest.raises(PtychoWError, match=r"pickle asks for .* not opened"):
         load_arrays(pickle.dumps([np.ones(3), Evil(call)], protocol))
-
-
-def test_cache_folder_follows_the_system(monkeypatch):
-    monkeypatch.delenv("PTYCHOW_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert module.cache_folder() == Path("/somewhere/ptychow")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert module.cache_folder() == Path("/home/someone/.cache/ptychow")

@@ -55,6 +55,17 @@ def test_bad_pixels_can_be_the_scan_s_or_none():
     assert Preparation.fit(scan, bad_pixels="none").mask is None
 
 
+def test_a_pixel_that_is_nan_in_most_frames_is_filled_and_one_that_is_so_once_is_refused():
+    scan = make_scan(dtype=np.float32)
+    scan.frames[:, 30, 20] = np.nan
+    preparation = Preparation.fit(scan)
+    assert preparation.notes == ("1 bad pixel: 1 marked in most frames",) and not preparation.mask[30, 20]
+    assert np.isfinite(preparation.apply(scan.frames)).all()
+    scan.frames[7, 3, 4] = np.inf
+    with pytest.raises(InputError, match=r"found 1 \(first in frame 7\), .*ptychow prepare --mask.*--frames"):
+        Preparation.fit(scan)
+
+
 def test_another_scan_s_detector_can_be_taken_over():
     preparation = Preparation.fit(make_scan(), size=32).with_detector_of(with_bad_pixels(make_scan()))
     assert (~preparation.mask).sum() == 3 and preparation.crop == 32
@@ -161,9 +172,8 @@ def test_sizes_no_network_takes_are_refused_with_the_ways_out(shape, options, me
         Preparation.fit(make_scan(size=min(shape), shape=shape, frames=3), **options)
 
 
-def test_networks_with_fewer_levels_take_more_sizes():
-    assert Preparation.fit(make_scan(size=72), size_multiple=8).output_size((72, 72)) == (72, 72)
-    assert network_sizes((72, 80), multiple=8) == {64: 1, 72: 1}
+def test_sizes_that_networks_take():
+    assert network_sizes((72, 80)) == {64: 1}
     assert network_sizes((300, 300)) == {64: 4, 128: 2, 256: 1, 288: 1}
 
 

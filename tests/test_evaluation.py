@@ -72,6 +72,21 @@ def test_a_flat_network_scores_what_knowing_nothing_scores(gauge, answering, sca
     assert 0.9 < found.patches["phase_unexplained_variance"] < 1.3
 
 
+def test_frames_without_counts_are_not_scored(answering, scan):
+    dark = np.arange(80) % 2 == 1
+    half = replace(scan, frames=np.where(dark[:, None, None], 0, scan.frames[:]))
+    found = evaluate(answering(np.ones((40, 32, 32))), half, indices=np.arange(80), device="cpu")
+    lit = evaluate(answering(np.ones((40, 32, 32))), scan, indices=np.flatnonzero(~dark), device="cpu")
+    assert found.patches == pytest.approx(lit.patches)
+    assert found.summary()["frames"] == 40 and (found.indices == np.flatnonzero(~dark)).all()
+
+
+def test_nothing_is_removed_where_nothing_is_to_be(answering, scan):
+    measured = replace(scan, object=replace(scan.object, source="LSQML, 40 epochs"))
+    found = evaluate(answering(labels_of(scan)), measured, indices=np.arange(80), device="cpu", remove=())
+    assert found.removed == () and found.stitched["removed_ramp_y"] == found.stitched["removed_shift_y"] == 0
+
+
 def test_a_wrong_absolute_phase_counts_against_absolute_models_only_where_patches_disagree(answering, scan):
     turns = np.exp(1j * np.random.default_rng(0).uniform(-3, 3, len(scan)))[:, None, None]
     wrong = evaluate(answering(labels_of(scan) * turns, gauge="absolute"), scan, indices=np.arange(80), device="cpu")

@@ -47,7 +47,6 @@ WRITERS = {
     "training": lambda path: training_figure(path, history()),
     "training without validation": lambda path: training_figure(path, {"epoch": [1, 2], "train": [1.0, 0.5]}),
     "frc": lambda path: frc_figure(path, {"w1": frc(sample(), sample() + 0.3 * sample(1))}, pixel_size=1e-8),
-    "frc halves": lambda path: frc_figure(path, {"w1": frc(sample(), sample(1))}, halves=True),
 }
 
 
@@ -98,7 +97,7 @@ def test_lengths_are_pixels_where_the_pixel_size_is_unknown(drawn):
     for pixel_size in (None, 1e-9, 1e-7):
         object_figure("x.png", ObjectImage(sample(), (0.0, 0.0), "test"), pixel_size=pixel_size)
     labels = [panels(figure)["Object: phase"].get_xlabel() for figure in drawn]
-    assert labels == ["x (pixels)", "x (nm)", "x (µm)"]
+    assert labels == ["x (object pixels)", "x (nm)", "x (µm)"]
 
 
 def test_scale_and_origin(drawn):
@@ -156,9 +155,35 @@ def test_best_epoch_is_marked(drawn):
     assert "best: 0.4 (epoch 3)" in texts
 
 
-def test_colour_bars_have_units(drawn):
-    reconstruction_figure("x.png", None, sample())
-    assert "rad" in [axes.get_ylabel() for axes in drawn[0].axes]
+def test_colour_bars_say_what_they_show_and_what_lies_beyond(drawn):
+    truth = sample()
+    reconstruction_figure("x.png", truth, truth * np.exp(0.1j), reference="Label")
+    bars = [axes.get_ylabel() for axes in drawn[0].axes if not axes.images]
+    assert [bar.partition("\n")[0] for bar in bars] == [
+        *("amplitude", "amplitude", "rad", "rad", "reconstruction - label", "reconstruction - label, rad")
+    ]
+    low, high = robust_limits(np.abs(truth), np.abs(truth))
+    assert bars[0] == f"amplitude\n{low:.3g} to {high:.3g}, 1.0% beyond"
+
+
+def test_little_contrast_of_amplitude_looks_like_little(drawn):
+    object_figure("x.png", ObjectImage(np.linspace(0.99, 1.01, 400).reshape(20, 20) + 0j, (0, 0), "test"))
+    low, high = panels(drawn[0])["Object: amplitude"].images[0].get_clim()
+    assert high - low == pytest.approx(0.2) and (low + high) / 2 == pytest.approx(1)
+
+
+def test_a_scale_bar_where_the_pixel_is_known(drawn):
+    for pixel_size in (None, 1e-8):
+        object_figure("x.png", ObjectImage(sample(), (0.0, 0.0), "test"), pixel_size=pixel_size)
+    without, known = (panels(figure)["Object: phase"].artists for figure in drawn)
+    (bar,) = known
+    assert not without and bar.txt_label.get_text() == "100 nm"  # of 560 nm
+
+
+def test_a_single_mode_is_drawn_with_its_phase_about_zero(drawn):
+    object_figure("x.png", ObjectImage(sample(), (0.0, 0.0), "test"), PROBE[:1].astype(complex))
+    shown = [axes for title, axes in panels(drawn[0]).items() if title.startswith("Probe")]
+    assert [axes.images[0].get_extent() for axes in shown] == [[-12.5, 11.5, 11.5, -12.5]] * 2
 
 
 def test_robust_limits():

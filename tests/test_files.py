@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptychow.errors import PtychoWError
-from ptychow.files import atomic_path, require_writable, to_json, write_json
+from ptychow.files import atomic_path, cache_folder, require_writable, to_json, write_json
 
 
 def test_a_file_appears_whole_with_ordinary_permissions_and_its_folder(tmp_path):
@@ -70,3 +70,12 @@ def test_json_takes_what_numpy_gives(tmp_path):
     assert plain == {"a": 0.5, "3": [0, 1], "nan": None, "path": str(tmp_path), "deep": [[None, True]]}
     write_json(tmp_path / "a.json", content)
     assert json.loads((tmp_path / "a.json").read_text()) == plain
+
+
+def test_the_cache_follows_the_system(monkeypatch):
+    monkeypatch.delenv("PTYCHOW_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/ptychow")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder() == Path("/home/someone/.cache/ptychow")

@@ -28,6 +28,12 @@ def test_statistics_are_numpys():
     assert (found.not_finite, found.negative, found.saturated) == (1, 1, np.sum(frames >= 11))
 
 
+@pytest.mark.parametrize(("values", "whole"), [([1.0, np.nan], True), ([1.0, 1.5], False), ([1, 2], True)])
+def test_whether_the_values_are_whole_numbers(values, whole):
+    frames = np.tile(np.array(values), (3, 4, 1))
+    assert measure_frames(Scan(frames=frames, positions=np.zeros((3, 2)))).whole is whole
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32, np.int32, np.float64])
 def test_markers_are_no_counts(dtype):
     frames = np.full((4, 6, 6), 7).astype(dtype)

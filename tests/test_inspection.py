@@ -56,18 +56,21 @@ def off_centre() -> dict:
 
 
 FAULTS = {
-    "NaN": (with_values((3, 4, 5), np.nan, np.float32), "1 values are NaN or infinite"),
+    "NaN": (with_values((3, 4, 5), np.nan, np.float32), "1 value of otherwise good pixels. Mask these"),
     "wrapped": (with_values((slice(None), 16, 16), -5, np.int16), "20 values are negative 16-bit integers"),
     "negative": (with_values((slice(None), 16, 16), -5, np.float32), "20 values are negative: background"),
-    "empty frames": (with_values(slice(3, 5), 0), "2 of 20 frames are all zero (first: 3)"),
-    "all empty": (with_values(slice(None), 0), "20 of 20 frames are all zero (first: 0)"),
-    "dim": (with_values(7, 1), "1 frames have less than half the median counts (first: 7)"),
-    "bright": (with_values(7, 900), "1 frames have more than twice the median counts (first: 7)"),
+    "empty frames": (with_values(slice(3, 5), 0), "all zero: 2 of 20 frames (first: 3)"),
+    "all empty": (with_values(slice(None), 0), "all zero: 20 of 20 frames (first: 0)"),
+    "dim": (with_values(7, 1), "less than half the median counts: 1 frame (first: 7)"),
+    "bright": (with_values(7, 900), "more than twice the median counts: 1 frame (first: 7)"),
+    "NaN pixel": (with_values((slice(None), 15, 15), np.nan, np.float32), "bad pixels that no mask names: 1 marked"),
+    "normalised": ({"frames": clean_scan().frames / np.float32(1000)}, "not whole numbers: normalised, or a logarithm"),
+    "many bad": ({"mask": np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 > 0}, "33% of all pixels are bad"),
     "dead": (with_values((slice(None), 15, 15), 0), "bad pixels that no mask names: 1 dead"),
     "marked": (with_values((slice(None), 15, 15), 65535), "1 marked;"),
     "clipped": ({"frames": np.minimum(clean_scan().frames, 150)}, "values look saturated at 150 (the largest value"),
     "saturated": ({"saturation": 200.0}, "(the scan's saturation value)"),
-    "shifted": ({"frames": np.fft.fftshift(clean_scan().frames, axes=(1, 2))}, "in the corners (fft-shifted)"),
+    "shifted": ({"frames": np.fft.fftshift(clean_scan().frames, axes=(1, 2))}, "(fft-shifted): ptychow prepare"),
     "off centre": (off_centre(), "columns from the middle"),
     "near field": ({"frames": RNG.poisson(200, (20, SIDE, SIDE)).astype(np.uint16)}, "lights the detector evenly"),
     "size": ({"frames": clean_scan().frames[:, :30, :30], "probe": None}, "no network takes frames of 30 x 30"),
@@ -100,6 +103,25 @@ def test_a_mask_that_names_them_silences_the_finding():
     found = inspect_scan(clean_scan(frames=frames, mask=mask))
     assert found.findings == []
     assert found.bad_pixels["mask"] == 1 and found.bad_pixels["dead"] == 0 and not found.good[15, 15]
+
+
+def test_a_pixel_that_is_always_nan_is_a_bad_pixel_and_nothing_else():
+    changes, _ = FAULTS["NaN pixel"]
+    (finding,) = inspect_scan(clean_scan(**changes)).findings
+    assert "1 marked" in finding
+
+
+def test_an_annulus_that_reaches_the_edge_is_no_near_field():
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    radius = np.hypot(rows, columns)
+    ring = 200.0 * ((radius > 8) & (radius < 15)) + 2
+    frames = RNG.poisson(ring, (20, SIDE, SIDE)).astype(np.uint16)
+    assert not inspect_scan(clean_scan(frames=frames, probe=None)).is_even
+
+
+def test_where_the_step_cannot_be_right_nothing_is_said_of_overlap():
+    found = inspect_scan(clean_scan(positions=raster(4, 5, 4000.0)))
+    assert found.overlap is None and dict(found.describe())["overlap"] == "unknown"
 
 
 def test_every_rule_has_words():

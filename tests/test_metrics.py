@@ -21,6 +21,8 @@ from ptychow.metrics import (
     patch_metrics,
     phase_metrics,
     psnr,
+    resolution_text,
+    soft_window,
     ssim,
     stitch_notebook,
 )
@@ -228,7 +230,7 @@ class TestFourierRingCorrelation:
         rng = np.random.default_rng(0)
         first, second = (rng.normal(size=(128, 128)) + 1j * rng.normal(size=(128, 128)) for _ in range(2))
         curve = frc(first, second)
-        # The Hann window couples neighbours: about a fifth of the ring's pixels are independent.
+        # The window couples neighbours: about a fifth of the ring's pixels are independent.
         assert (np.abs(curve.correlation) < 4 / np.sqrt(curve.pixels / 5)).all()
         assert curve.crossing(half_bit(curve.pixels)) < 0.1
 
@@ -239,6 +241,40 @@ class TestFourierRingCorrelation:
         radius = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128))
         estimate = np.fft.ifft2(np.where(radius < 0.2, np.fft.fft2(truth), np.fft.fft2(noise)))
         assert frc(estimate, truth).crossing(0.5) == pytest.approx(0.2, abs=0.01)
+
+    @pytest.mark.parametrize("region", ["all", "disc", "corner"])
+    def test_the_edge_of_a_region_does_not_correlate(self, region):
+        """Two independent noisy pictures of an object without high frequencies agree at none of these."""
+        shape = (160, 200)
+        rng = np.random.default_rng(2)
+        radius = np.hypot(np.fft.fftfreq(160)[:, None], np.fft.fftfreq(200))
+        field = np.fft.ifft2(
+            np.fft.fft2(rng.normal(size=shape)) * (radius < 0.2) / np.maximum(radius, 0.01) ** 1.5
+        ).real
+        truth = np.exp(0.5j * field / field.std())
+        first, second = (truth + 0.03 * (rng.normal(size=shape) + 1j * rng.normal(size=shape)) for _ in range(2))
+        rows, columns = np.indices(shape)
+        lit = {
+            "all": rows >= 0,
+            "disc": np.hypot(rows - 80, columns - 100) < 60,
+            "corner": (rows < 90) & (columns > 90),
+        }
+        curve = frc(np.where(lit[region], first, 1), np.where(lit[region], second, 1), lit[region])
+        beyond = curve.frequency > 0.25
+        assert abs(np.average(curve.correlation[beyond], weights=curve.pixels[beyond])) < 0.05
+        assert curve.correlation[(curve.frequency > 0.05) & (curve.frequency < 0.18)].min() > 0.9
+        assert 0.19 < curve.crossing(0.5) < 0.24
+
+    def test_a_window_is_the_weight_inside_and_nothing_at_the_edge(self):
+        window = soft_window(np.full((41, 61), 2.0))
+        np.testing.assert_allclose(window[20, 11:50], 2)
+        assert window[0].max() == pytest.approx(2 * np.sin(np.pi / 21) ** 2) and window.min() > 0
+        assert (np.diff(window[:21, 30]) >= 0).all()
+
+    def test_a_resolution_in_words(self):
+        assert resolution_text(0.25) == "0.25 cycles/pixel"
+        assert resolution_text(0.25, 10e-9) == "0.25 cycles/pixel (half-period 20 nm)"
+        assert resolution_text(0.5, 10e-9) == "> 0.5 cycles/pixel (never crossed)"
 
     def test_rings_hold_every_pixel_up_to_nyquist(self):
         curve = frc(sample(shape=(32, 32)), sample(shape=(32, 32)))

@@ -13,6 +13,7 @@ from conftest import small_scan
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.errors import InputError, MismatchError
 from ptychow.model import Model, ModelCard
+from ptychow.networks import NETWORKS, build
 from ptychow.orientation import Orientation
 from ptychow.scan import Geometry
 from ptychow.tensor_files import read_tensors, write_tensors
@@ -97,6 +98,29 @@ def test_cards_that_do_not_fit_are_refused_by_name(change, message, trained, tmp
     assert "m.safetensors" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_loading_takes_no_memory_for_what_only_the_settings_name(trained, tmp_path):
+    path = tmp_path / "m.safetensors"
+    trained.model.save(path)
+    rewritten(path, lambda card: card["settings"].update(dims=[2**20] * 4))  # some terabytes of weights
+    with pytest.raises(InputError, match="weights do not fit the network"):
+        Model.load(path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_network_comes_back_and_no_random_number_is_drawn(name, trained, tmp_path):
+    network = build(name).eval()
+    card = trained.model.card.model_copy(update={"network": name, "settings": network.settings})
+    Model(card, network, None, trained.model.mean_pattern).save(tmp_path / "m.safetensors")
+    state = torch.get_rng_state()
+    loaded = Model.load(tmp_path / "m.safetensors")
+    assert torch.equal(torch.get_rng_state(), state)
+    patterns = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        for found, expected in zip(loaded.network(patterns), network(patterns), strict=True):
+            assert torch.equal(found, expected)
+    assert all(parameter.requires_grad for parameter in loaded.network.parameters())
+
+
 def test_foreign_files_are_refused(trained, tmp_path):
     path = tmp_path / "m.safetensors"
     with pytest.raises(InputError, match="no such Model file"):
@@ -118,14 +142,36 @@ def test_the_scan_it_was_made_for_passes_without_a_word(trained, scan):
     assert trained.model.check(scan) == []
 
 
-def test_another_frame_size_is_refused_and_says_how_to_get_there(trained):
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_another_frame_size_is_refused_and_says_how_to_get_there(masked, force, trained, tmp_path):
+    model = trained.model
+    if masked:
+        mask = np.ones((32, 32), bool)
+        mask[3, 3] = False
+        card = model.card.model_copy(update={"preparation": model.card.preparation.replace(mask=mask)})
+        model = Model(card, model.network, model.probe, model.mean_pattern)
+    model.save(tmp_path / "mine.safetensors")
+    model = Model.load(tmp_path / "mine.safetensors")
     large = replace(small_scan(lines=2), frames=np.ones((8, 64, 64), np.uint16), probe=None)
-    with pytest.raises(MismatchError, match=r"made for \(32, 32\) \(to get there, crop to 32 x 32, or bin by 2\)"):
-        trained.model.check(large)
-    with pytest.raises(MismatchError, match="not even --force can use them"):
-        trained.model.check(large, force=True)
-    with pytest.raises(MismatchError, match="which is larger"):
-        trained.model.check(replace(large, frames=large.frames[:, :16, :16]))
+    with pytest.raises(MismatchError) as refused:
+        model.check(large, force)
+    assert str(refused.value) == (
+        "small-0.cxi: frames of 64 x 64 pixels, but the Model mine was made for 32 x 32. Bring them there "
+        "(ptychow prepare FILE --crop 32, or --crop 64 --bin 2), or use a Model made for such frames"
+    )
+    with pytest.raises(MismatchError, match=r"made for 32 x 32\. Use a Model made for such frames"):
+        model.check(replace(large, frames=large.frames[:, :16, :16]), force)
+
+
+def test_frames_that_the_preparation_crops_all_the_same_need_force(trained):
+    model = trained.model
+    card = model.card.model_copy(update={"preparation": model.card.preparation.replace(crop=32)})
+    model = Model(card, model.network, model.probe, model.mean_pattern)
+    large = replace(small_scan(lines=2), frames=np.ones((8, 64, 64), np.uint16), probe=None)
+    with pytest.raises(MismatchError, match=r"made for 32 x 32; .*or --force"):
+        model.check(large)
+    assert "made for 32 x 32" in model.check(large, force=True)[0]
 
 
 @pytest.mark.parametrize(("size", "refused"), [(10.1e-9, False), (10.5e-9, True), (9e-9, True)])
@@ -141,7 +187,10 @@ def test_another_pixel_size_is_refused_and_force_overrides(size, refused, traine
 
 def test_an_unknown_pixel_size_is_said(trained, scan):
     unknown = replace(scan, geometry=Geometry(), positions=scan.positions_px, position_unit="px")
-    assert trained.model.check(unknown) == ["pixel size unknown, not checked"]
+    assert trained.model.check(unknown) == ["the scan's pixel size is unknown, not checked (--pixel-size-nm)"]
+    card = trained.model.card.model_copy(update={"geometry": Geometry()})
+    model = Model(card, trained.model.network, trained.model.probe, trained.model.mean_pattern, "mine")
+    assert model.check(scan) == ["the Model mine does not know its pixel size: the scan's is not checked"]
 
 
 @pytest.mark.parametrize(

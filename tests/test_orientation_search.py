@@ -185,6 +185,8 @@ def test_needs_frames_and_the_probe_it_shall_trust():
     scan = measured()
     with pytest.raises(InputError, match="too few"):
         find_orientation(scan.select(np.arange(5)))
+    with pytest.raises(InputError, match="too few"):
+        find_orientation(replace(scan, frames=np.where(np.arange(len(scan))[:, None, None] < 5, scan.frames[:], 0)))
     with pytest.raises(InputError, match="nothing to trust"):
         find_orientation(replace(scan, probe=None), trust_probe=True)
 
@@ -233,7 +235,7 @@ def test_spread_of_a_defocused_start_is_as_asked():
 
     scan = measured(gaussian_beam(64, fwhm=3)[16:48, 16:48])
     for spread in (0.1, 0.15):
-        intensity = np.abs(orientation_search.defocused(measure(scan), spread)[0]) ** 2
+        intensity = np.abs(orientation_search.defocused(measure(scan)[1], spread)[0]) ** 2
         found = np.sqrt((intensity * radius_map((SIZE, SIZE)) ** 2).sum() / intensity.sum())
         assert found == pytest.approx(spread * SIZE, rel=0.3)
 

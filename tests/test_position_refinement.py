@@ -90,6 +90,15 @@ def test_rounds_are_reported(spoiled):
     assert len(seen) == len(BRIEF)
 
 
+def test_frames_without_counts_are_left_out(spoiled):
+    frames = spoiled[1].frames[:].copy()
+    frames[::9] = 0
+    found = refine_positions(replace(spoiled[1], frames=frames), reach=2, schedule=BRIEF)
+    lit = np.flatnonzero(np.arange(len(frames)) % 9)
+    np.testing.assert_array_equal(found.scan.nominal_positions, spoiled[1].positions[lit])
+    assert len(found.moved_px) == len(found.uncertain) == len(lit)
+
+
 def test_nothing_is_claimed_of_frames_without_an_object(spoiled):
     scan = spoiled[1]
     expected = sum(np.abs(far_field(mode)) ** 2 for mode in scan.probe)

@@ -44,7 +44,7 @@ def test_an_off_centre_detector_is_centred(scan):
 
 
 def test_a_cropped_scan_keeps_its_forward_model(scan):
-    found = counts_of(scan, crop=16, size_multiple=1)
+    found = counts_of(scan, crop=16)
     assert found.frame_shape == (16, 16) and found.probe.shape[1:] == (16, 16)
     assert forward_misfit(found) < forward_misfit(scan) + 0.15
     if scan.geometry.pixel_size is not None:
@@ -98,11 +98,41 @@ def test_the_command_writes_a_scan(scan_file, ptychow, tmp_path):
         (["--centre", "middle"], "ROW,COLUMN"),
         (["--crop", "15"], "15"),
         (["--bin", "5"], "5"),
+        (["--frames", "5"], "--frames"),
+        (["--frames", "9:3"], "--frames: no frames; found 9:3, expected FIRST:LAST, some of 80 frames"),
+        (["--frames", "a:b"], "--frames"),
+        (["--mask", "none.npy"], "no such file"),
     ],
 )
 def test_impossible_preparations_are_refused(scan_file, ptychow, options, words):
     code, _, complaint = ptychow("prepare", scan_file, *options)
     assert code == 2 and words in complaint and len(complaint.splitlines()) == 1
+
+
+def test_swapped_quarters_extra_frames_and_nan_pixels_can_all_be_put_right(scan, tmp_path, ptychow):
+    """A scan as some detectors' software stores it is, prepared, the scan it should have been."""
+    frames = np.fft.ifftshift(scan.frames[:], axes=(1, 2)).astype(np.float32)
+    frames[9, 3, 5] = np.nan
+    frames[:2] = np.inf
+    write_scan(tmp_path / "raw.cxi", replace(scan, frames=frames))
+    (tmp_path / "bad.txt").write_text("3,5\n")
+    target, fixed = tmp_path / "fixed.cxi", ("--mask", tmp_path / "bad.txt", "--frames", "2:-1", "--fftshift")
+    code, _, complaint = ptychow("prepare", tmp_path / "raw.cxi", "-o", target)
+    assert code == 2 and "ptychow prepare --mask" in complaint and "ptychow prepare --frames" in complaint
+    code, printed, complaint = ptychow("prepare", tmp_path / "raw.cxi", *fixed, "-o", target)
+    assert (code, complaint) == (0, "") and "1 bad pixel in" in printed
+    found = read_scan(target)
+    assert not found.mask[(3 + 16) % 32, (5 + 16) % 32]
+    np.testing.assert_array_equal(found.frames[:][:, found.mask], scan.frames[2:-1][:, found.mask])
+    assert np.isfinite(found.frames[:]).all()
+    np.testing.assert_array_equal(found.positions, scan.positions[2:-1])
+
+
+def test_an_object_pixel_that_cannot_be_kept_is_said(scan, tmp_path, ptychow):
+    upright = replace(scan, object=None, probe=None, position_unit="m", positions=scan.positions_px * 1e-8, raster=None)
+    write_scan(tmp_path / "wide.cxi", replace(upright, frames=scan.frames[:][:, 4:-4]))
+    code, _, complaint = ptychow("prepare", tmp_path / "wide.cxi", "--crop", 16, "-o", tmp_path / "square.cxi")
+    assert code == 0 and "the object pixel was not kept" in complaint and "--pixel-size-nm" in complaint
 
 
 def test_a_prepared_scan_survives_its_file(scan, tmp_path):

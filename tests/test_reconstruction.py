@@ -13,7 +13,9 @@ from ptychow.formats.cxi import read_object
 from ptychow.metrics import align
 from ptychow.model import CHECKED_FRAMES, Model
 from ptychow.reconstruction import reconstruct
+from ptychow.residual import Reference
 from ptychow.scan import Geometry
+from ptychow.trust import judge_disagreement
 
 
 @dataclass
@@ -131,7 +133,7 @@ def test_frames_without_counts_are_left_out_and_said(kind, scale, scan, request)
     rows = expected.image.image.shape[0]
     np.testing.assert_allclose(found.image.image[:rows], expected.image.image, atol=1e-4)
     assert not found.image.image[rows:].any() and not found.coverage[rows:].any()
-    assert any("8 frames without counts were left out (the first: 72)" in warning for warning in found.warnings)
+    assert any("without counts, left out: 8 frames (the first: 72)" in warning for warning in found.warnings)
     assert not found.patches[72:].any()
 
 
@@ -181,6 +183,24 @@ def test_what_does_not_fit_is_refused_or_forced(trained, scan):
         reconstruct(other, trained.model, device="cpu")
     forced = reconstruct(other, trained.model, device="cpu", force=True)
     assert "object pixel of 20 nm" in forced.warnings[0] and forced.summary["warnings"] == list(forced.warnings)
+    assert forced.title == "forced: small-0.cxi, w3"
+
+
+@pytest.mark.parametrize(("usual", "light", "title"), [(2.0, "green", "small-0.cxi, w3"), (1e-6, "red", "doubtful: ")])
+def test_a_doubtful_result_says_so_and_what_to_suspect(usual, light, title, trained, scan):
+    reference = Reference(median=usual / 2, amber=usual, red=2 * usual, frames=80, data="training")
+    card = trained.model.card.model_copy(update={"residual": reference, "disagreement": reference})
+    model = Model(card, trained.model.network, trained.model.probe, trained.model.mean_pattern)
+    found = reconstruct(scan, model, device="cpu")
+    assert found.summary["light"] == light and found.title.startswith(title)
+    words = [words for words in found.warnings if words.startswith("disagreement")]
+    assert len(words) == (light == "red") and all("suspect the positions: unit" in each for each in words)
+
+
+def test_warnings_have_digits_enough_to_be_told_from_their_limits():
+    reference = Reference(median=0.1, amber=0.2, red=0.3, frames=80, data="training")
+    words = judge_disagreement(reference, 0.204)[1]
+    assert "0.204 of the patches" in words and "doubtful from 0.200" in words
 
 
 def test_saved_it_is_the_object_it_was(trained, scan, tmp_path):
@@ -190,7 +210,7 @@ def test_saved_it_is_the_object_it_was(trained, scan, tmp_path):
     found.save(tmp_path / "r.cxi")
     saved = read_object(tmp_path / "r.cxi")
     np.testing.assert_array_equal(saved.image, found.image.image)
-    assert saved.origin == found.image.origin and "network w3, 80 frames of small-0.cxi" in saved.source
+    assert saved.origin == found.image.origin and "network w3 of the Model w3, 80 frames of small-0.cxi" in saved.source
     found.save_picture(tmp_path / "r.png", title="test")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert found.lit.any() and not found.lit.all()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from ptychow.errors import InputError
 from ptychow.model import Model
-from ptychow.shipped import FOLDER, SHIPPED, model_file, names
+from ptychow.shipped import FOLDER, SHIPPED, Shipped, model_file, names
 
 
 def test_all_together_are_small():
@@ -42,6 +44,16 @@ def test_command_lists_shows_and_copies(ptychow, tmp_path):
     assert code == 0 and all(name in shown for name in SHIPPED)
     for name in SHIPPED:
         code, shown, _ = ptychow("weights", name, "--output", str(tmp_path))
-        assert code == 0 and "licence" in shown and "metrics" in shown
+        assert code == 0 and len(shown.splitlines()) < 15
+        for words in ("made for", "keV", "trained", "error", "counts", "licence"):
+            assert words in shown
         assert (tmp_path / f"{name}.safetensors").read_bytes() == model_file(name).read_bytes()
+        code, shown, _ = ptychow("weights", name, "--json")
+        assert code == 0 and "metrics" in json.loads(shown)
     assert ptychow("weights", "w9")[0] == 2
+
+
+def test_one_model_that_cannot_be_read_does_not_hide_the_others(ptychow, monkeypatch):
+    monkeypatch.setitem(SHIPPED, "broken", Shipped("nothing", "none"))
+    code, shown, complaint = ptychow("weights")
+    assert code == 0 and "w3-26id-64" in shown and complaint.startswith("warning: ") and "broken" in complaint

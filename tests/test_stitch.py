@@ -109,6 +109,11 @@ def test_weights_are_never_zero_and_the_centre_stays_the_centre():
         probe_weight(0 * probe)
 
 
+def test_positions_in_a_wrong_unit_take_no_memory():
+    with pytest.raises(InputError, match=r"positions: span 1,000,000,03\d x 32 object pixels; .*GiB.*unit"):
+        Canvas(np.array([[0.0, 0.0], [1e9, 0.0]]), np.ones((32, 32), np.float32))
+
+
 def test_bad_patches_and_foreign_positions_are_refused():
     canvas = Canvas(np.array([[0.0, 0.0], [10.0, 10.0]]), np.ones((8, 8), np.float32))
     with pytest.raises(InputError, match="not finite"):

@@ -76,6 +76,61 @@ def test_turned_frames_give_patches_that_disagree(trained, scan):
     assert verdict.reasons[0].startswith("orientation: patches agree with their neighbours when turned by transpose")
 
 
+def test_the_latest_patches_are_judged_as_the_limits_were_measured(trained, scan):
+    """64 at a time: what has gone wrong lately is not thinned out by all that was right before."""
+    truth = PatchExtractor(scan.object, 32)(scan.positions_px)
+    watch = Watch(trained.model, trained.model.prepare_for(scan), scan.frame_shape)
+    for start in range(0, 60, 10):
+        watch.place(truth[start : start + 10], scan.positions_px[start : start + 10])
+        assert watch.disagreement() is None
+    for _ in range(9):
+        watch.place(truth, scan.positions_px)
+    assert watch.disagreement() == patch_disagreement(trained.model, truth[-64:], scan.positions_px[-64:]) < 0.05
+    turned = truth[:64, ::-1, ::-1]
+    for start in range(0, 64, 8):
+        watch.place(turned[start : start + 8], scan.positions_px[start : start + 8])
+    assert watch.disagreement() == patch_disagreement(trained.model, turned, scan.positions_px[:64]) > 0.2
+    cropped = Watch(trained.model, trained.model.prepare_for(scan), scan.frame_shape)
+    cropped.place(truth[:, 10:22, 10:22], scan.positions_px)
+    assert cropped.disagreement() is None
+
+
+def test_reconstruct_judges_windows_of_patches(trained, scan):
+    known = Reference(median=1e-3, amber=2e-3, red=3e-3, frames=80, data="held-out")
+    model = trained.model
+    model = Model(model.card.model_copy(update={"disagreement": known}), model.network, model.probe, model.mean_pattern)
+    for batch_size in (64, 7):
+        result = reconstruct(scan, model, device="cpu", batch_size=batch_size, keep_patches=True)
+        last = 64 if batch_size == 64 else 70  # where a batch fills the window
+        window = slice(last - 64, last)
+        expected = patch_disagreement(model, result.patches[window], scan.positions_px[window])
+        assert any(f"disagreement: {expected:.2f} of the patches" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("kind", ["trained", "paper_trained"])
+def test_the_mean_pattern_is_compared_as_it_was_made(kind, scan, request):
+    """Of inputs: roots of counts, or counts."""
+    model = request.getfixturevalue(kind).model
+    preparation = model.prepare_for(scan)
+    inputs = preparation.apply(scan.frames[:64])
+    watch = Watch(model, preparation, scan.frame_shape)
+    watch.see(inputs, open_engine(model, device="cpu").predict(inputs))
+    expected = model.match_pattern(preparation.unstandardised().apply(scan.frames[:64])[:, 0].mean(axis=0))
+    assert watch.evidence().match == pytest.approx(expected, abs=1e-5)
+
+
+def test_dark_frames_calibrate_nothing(trained, scan):
+    held_out = trained.splits[0].holdout
+    frames = scan.frames.copy()
+    frames[held_out[::2]] = 0
+    reference = calibrate_light(trained.model, replace(scan, frames=frames), {"held-out": held_out}).card.residual
+    lit = calibrate_light(trained.model, scan, {"held-out": held_out[1::2]}).card.residual
+    assert reference.frames == len(held_out[1::2]) and reference.red < 1
+    assert reference.median == pytest.approx(lit.median, rel=0.02)
+    frames[held_out] = 0
+    assert calibrate_light(trained.model, replace(scan, frames=frames), {"held-out": held_out}) is trained.model
+
+
 def test_the_models_own_count_limits_hold(card):
     known = card.model_copy(update={"count_limits": (0.01, 40.0)})
     assert judge(known, Evidence(0.1, 16.0, ALIKE)).light == "green"

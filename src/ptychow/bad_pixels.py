@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from ptychow.errors import InputError
 DIM = 0.3
 HOT = 5.0
 CERTAINTY = 1e-9
+ENCLOSED = 0.9  # of a dark region's border must face lit pixels
 
 
 def find_bad_pixels(
@@ -34,7 +36,9 @@ def find_bad_pixels(
     off. A pixel at high angle that is expected to count fewer than 21 times in the whole scan may therefore
     be empty and is left alone.
 
-    * "dead": never counts. "dim": counts less than 0.3 of what is expected.
+    * "dead": never counts, alone or in a region of such pixels, nine tenths of whose border face pixels that count 21
+      times and more: the dark outside of a pattern reaches the frame's edge, and a hole in it has a soft rim.
+    * "dim": counts less than 0.3 of what is expected.
     * "hot": counts more than five times the third brightest of its neighbours, on average or at its largest.
       A properly sampled pattern has no feature that sharp, but for what passes the optics unfocused: the
       5 x 5 pixels around zero frequency are left alone.
@@ -49,8 +53,18 @@ def find_bad_pixels(
     row, column = centre or (total.shape[0] // 2, total.shape[1] // 2)
     hot[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3] = False
     gap = _gaps(total.sum(axis=1))[:, None] | _gaps(total.sum(axis=0))[None, :]
-    reasons = {"dead": dim & (total == 0) & ~gap, "dim": dim & (total > 0), "hot": hot, "gap": gap}
+    dead = (dim & (total == 0) & ~gap) | _dark_regions(total, gap)
+    reasons = {"dead": dead, "dim": dim & (total > 0), "hot": hot, "gap": gap}
     return ~np.logical_or.reduce(list(reasons.values())), reasons
+
+
+def count_once(rules: Mapping[str, NDArray[np.bool_]]) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Pixels (H, W) that any rule calls bad, and how many each adds to those before it: none is told twice."""
+    bad, added = np.zeros(next(iter(rules.values())).shape, bool), {}
+    for name, pixels in rules.items():
+        added[name] = int((pixels & ~bad).sum())
+        bad |= pixels
+    return bad, added
 
 
 def _neighbours(image: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
@@ -63,6 +77,21 @@ def _neighbours(image: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
 def _hot(counts: NDArray[np.float64]) -> NDArray[np.bool_]:
     bright = _neighbours(counts, rank=-3)
     return (counts > HOT * bright) & (pdtrc(np.maximum(np.ceil(counts) - 1, 0), np.maximum(bright, 1)) < CERTAINTY)
+
+
+def _dark_regions(total: NDArray[np.float64], gap: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Connected pixels without counts, outside the gaps, that lit pixels enclose."""
+    regions, number = ndimage.label((total == 0) & ~gap)
+    # What lies beyond the frame's edge is not lit.
+    regions, lit, gap = np.pad(regions, 1), np.pad(np.exp(-total) < CERTAINTY, 1), np.pad(gap, 1)
+    sides, lit_sides = np.zeros(number + 1, np.int64), np.zeros(number + 1, np.int64)
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        beside = np.roll(regions, step, axis)
+        border = (regions > 0) & (beside != regions) & ~np.roll(gap, step, axis)
+        sides += np.bincount(regions[border], minlength=number + 1)
+        lit_sides += np.bincount(regions[border & np.roll(lit, step, axis)], minlength=number + 1)
+    enclosed = (lit_sides >= ENCLOSED * sides) & (lit_sides > 0)
+    return enclosed[regions[1:-1, 1:-1]]
 
 
 def _gaps(profile: NDArray[np.float64]) -> NDArray[np.bool_]:

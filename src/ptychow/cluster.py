@@ -51,13 +51,15 @@ def reconstruct_scans(
     *,
     cluster: str = "local",
     workers: int | None = None,
+    reading: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Reconstruct every file into `folder` (NAME.cxi and a picture each), and say what became of each, in their order.
 
     cluster: "local" starts `workers` processes (as many as cores) on this machine; otherwise the address of a running
-    dask scheduler. options: of `ptychow.reconstruct`. on_outcome: called as scans finish.
+    dask scheduler. reading, options: keyword arguments of `read_scan` and `reconstruct`. on_outcome: called as scans
+    finish.
     Raises InputError where two files would be written to one name, MissingExtraError without dask.distributed,
     PtychoWError for a scheduler that does not answer.
     """
@@ -65,9 +67,9 @@ def reconstruct_scans(
         import distributed
     except ImportError:
         raise MissingExtraError("dask.distributed", "cluster") from None
-    model, options = model.resolve(), options or {}
+    model, settings = model.resolve(), (reading or {}, options or {})
     outputs = _outputs(files, folder)
-    digests = {file: _digest(file, model, options) for file in files}
+    digests = {file: _digest(file, model, *settings) for file in files}
     manifest = _read_manifest(folder / MANIFEST)
     outcomes: dict[Path, Outcome] = {}
 
@@ -88,11 +90,8 @@ def reconstruct_scans(
         client = _connect(stack, distributed, cluster, workers)
         futures = {
             client.submit(
-                reconstruct_file, str(file.resolve()), str(model), str(output.resolve()), options, pure=False
-            ): (
-                file,
-                output,
-            )
+                reconstruct_file, str(file.resolve()), str(model), str(output.resolve()), *settings, pure=False
+            ): (file, output)
             for file, output in outputs.items()
             if file not in outcomes
         }
@@ -103,7 +102,9 @@ def reconstruct_scans(
     return [outcomes[file] for file in files]
 
 
-def reconstruct_file(file: str, model: str, output: str, options: dict[str, Any]) -> dict[str, Any]:
+def reconstruct_file(
+    file: str, model: str, output: str, reading: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
     """The task of a worker: read, reconstruct, write object and picture; {"seconds", "summary"} or {"problem"}."""
     from ptychow.formats import read_scan
     from ptychow.model import Model
@@ -111,10 +112,10 @@ def reconstruct_file(file: str, model: str, output: str, options: dict[str, Any]
 
     started = time.perf_counter()
     try:
-        scan, network = read_scan(Path(file)), Model.load(model)
+        scan, network = read_scan(Path(file), **reading), Model.load(model)
         result = reconstruct(scan, network, **options)
         result.save(output)
-        result.save_picture(Path(output).with_suffix(".png"), title=f"{scan.name}: {network.card.network}")
+        result.save_picture(Path(output).with_suffix(".png"))
     except (PtychoWError, OSError) as error:
         # Trying again would not help: told as a result, not raised.
         return {"seconds": time.perf_counter() - started, "problem": " ".join(str(error).split())}
@@ -188,12 +189,12 @@ def _outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return outputs
 
 
-def _digest(file: Path, model: Path, options: dict[str, Any]) -> str:
+def _digest(file: Path, model: Path, *settings: dict[str, Any]) -> str:
     """Changes when the scan file, the Model or an option does."""
     facts = [
         (str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.exists() else str(p) for p in (file, model)
     ]
-    return hashlib.sha256(json.dumps([facts, options], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([facts, *settings], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

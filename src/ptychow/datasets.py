@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError, PtychoWError
-from ptychow.files import require_writable
+from ptychow.files import cache_folder, require_writable
 from ptychow.formats import read_scan, write_scan
 
 SDIST = "tike-0.26.0.tar.gz"
@@ -136,13 +136,6 @@ def locate(name: str) -> Path | None:
     dataset = _dataset(name)
     cached = cache_folder() / f"{name}.cxi"
     return _local(dataset) or (cached if cached.is_file() else None)
-
-
-def cache_folder() -> Path:
-    """Where fetched scans are kept (it may not exist yet)."""
-    if os.environ.get("PTYCHOW_CACHE"):
-        return Path(os.environ["PTYCHOW_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptychow"
 
 
 def load_arrays(content: bytes) -> Any:

@@ -38,7 +38,6 @@ PROBE_POWER = 0.99
 class _Plan:
     """What is worked out once for frames of one shape. good: the mask, cropped and turned, or None."""
 
-    window: tuple[slice, slice]
     good: NDArray[np.bool_] | None
     filling: Filling | None
 
@@ -119,16 +118,20 @@ class Preparation(BaseModel):
         with about(scan.name):
             return self.replace(scale_value=self.measure_scale(scan.frames[:SCALE_FRAMES]))
 
-    def with_detector_of(self, scan: Scan, bad_pixels: Literal["auto", "scan", "none"] = "auto") -> Self:
+    def with_detector_of(self, scan: Scan) -> Self:
         """The same with what belongs to the detector (bad pixels, saturation, markers) taken from this scan."""
         from ptychow.detector_fit import detector_of
 
-        fields, notes = detector_of(scan, bad_pixels=bad_pixels, centre=self.centre)
+        fields, notes = detector_of(scan, centre=self.centre)
         return self.replace(**fields, notes=notes)
 
     def unstandardised(self) -> Self:
         """The same without the data set's statistics: inputs are then positive and look like patterns."""
         return self.replace(mean_input=None, deviation=1.0)
+
+    def as_counts(self) -> Self:
+        """The same up to the square root: prepared frames are counts, whatever the network is given."""
+        return self.unstandardised().replace(transform="raw", scale="none", scale_value=1.0, threshold=0.0)
 
     def with_statistics_of(self, scan: Scan) -> Self:
         """The same with inputs standardised: the scan's mean input subtracted, divided by the deviation about it."""
@@ -145,10 +148,10 @@ class Preparation(BaseModel):
             raise InputError("all frames are equal", file=scan.name, field="frames")
         return self.replace(mean_input=mean.astype(np.float32), deviation=float(np.sqrt(variance)))
 
-    def measure_scale(self, frames: NDArray[Any], name: str | None = None) -> float:
+    def measure_scale(self, frames: NDArray[Any]) -> float:
         """Mean of the transformed counts, unscaled, of those frames of (n, H, W) that hold any.
 
-        Raises InputError, naming `name`, where none does.
+        Raises InputError where none does.
         """
         plain = self.unstandardised().replace(scale="none", scale_value=1.0)
         means = plain.apply(frames).mean(axis=(1, 2, 3), dtype=np.float64)
@@ -156,7 +159,6 @@ class Preparation(BaseModel):
         if mean == 0:
             raise InputError(
                 "the frames hold no counts",
-                file=name,
                 field="frames",
                 found=f"{len(frames)} frames of zeros",
                 expected="counts",
@@ -166,8 +168,7 @@ class Preparation(BaseModel):
 
     def mean_counts(self, frames: NDArray[Any]) -> float:
         """Mean counts of a prepared frame, bad pixels filled, over those frames of (n, H, W) that hold any; or 0."""
-        counts = self.unstandardised().replace(transform="raw", scale="none", scale_value=1.0, threshold=0.0)
-        sums = counts.apply(frames).sum(axis=(1, 2, 3), dtype=np.float64)
+        sums = self.as_counts().apply(frames).sum(axis=(1, 2, 3), dtype=np.float64)
         return float(sums[sums > 0].mean()) if (sums > 0).any() else 0.0
 
     def apply(self, frames: NDArray[Any]) -> NDArray[np.float32]:
@@ -181,7 +182,7 @@ class Preparation(BaseModel):
             found = f"{frames.dtype} {frames.shape}"
             raise InputError("not frames", field="frames", found=found, expected="counts (n, H, W)")
         plan = self._plan(frames.shape[1:])
-        turned, marked = self._turned(frames, plan)
+        turned, marked = self._valued(frames)
         steps.refuse_negative(turned, plan.good, marked)
         counts = turned.astype(np.float32, order="C")
         if turned.dtype.kind == "f":
@@ -250,7 +251,7 @@ class Preparation(BaseModel):
         if self.saturation is None:
             return np.zeros(len(frames), np.int64)
         plan = self._plan(frames.shape[1:])
-        turned, marked = self._turned(frames, plan)
+        turned, marked = self._valued(frames)
         full = turned >= self.saturation
         if marked is not None:
             full &= ~marked
@@ -258,9 +259,13 @@ class Preparation(BaseModel):
             full &= plan.good
         return full.sum(axis=(1, 2))
 
-    def _turned(self, frames: NDArray[Any], plan: _Plan) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    def crop_and_turn(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Images (..., H, W) of the stored frames' pixels in the object's frame, in their own type."""
+        return self.orientation.apply_about_zero_frequency(images[..., *self._window(images.shape[-2:])])
+
+    def _valued(self, frames: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Cropped and turned counts in their stored type, and which of their pixels are marked as invalid."""
-        turned = self.orientation.apply_about_zero_frequency(frames[:, *plan.window])
+        turned = self.crop_and_turn(frames)
         if self.wrap_negative:
             turned = steps.unwrap_negative(turned)
         return turned, steps.marked_pixels(turned, self.markers)
@@ -272,12 +277,11 @@ class Preparation(BaseModel):
 
     def _make_plan(self, frame_shape: tuple[int, ...]) -> _Plan:
         self.output_size(frame_shape)
-        window = self._window(frame_shape)
         if self.mask is None:
-            return _Plan(window, None, None)
-        good = self.orientation.apply_about_zero_frequency(self.mask[window])
+            return _Plan(None, None)
+        good = self.crop_and_turn(self.mask)
         binned = steps.bin_mask(good, self.bin)
-        return _Plan(window, good, None if binned.all() else Filling.of(binned))
+        return _Plan(good, None if binned.all() else Filling.of(binned))
 
     def _window(self, frame_shape: tuple[int, ...]) -> tuple[slice, slice]:
         height, width = frame_shape

@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ptychow import detector_steps as steps
-from ptychow.bad_pixels import find_bad_pixels
+from ptychow.bad_pixels import count_once, find_bad_pixels
 from ptychow.detector import PROBE_POWER, Preparation
 from ptychow.errors import InputError
 from ptychow.orientation import Orientation
-from ptychow.scan import Scan
+from ptychow.scan import Scan, spread
+from ptychow.words import counted
 
 BadPixels = Literal["auto", "scan", "none"]
 # What is looked at for bad pixels and the centre, evenly spread over the scan: frames, and pixels in all and at a time.
 SAMPLE_FRAMES = 512
 SAMPLE_PIXELS = 2**27
 BATCH_PIXELS = 2**21
+# Every network takes frames of such multiples.
+SIZE_MULTIPLE = 16
 # A crop chosen unasked keeps at least this part of the counts.
 COUNTS_KEPT = 0.9
 
@@ -42,7 +45,6 @@ def fit(
     wrap_negative: bool | None = None,
     saturation: float | None = None,
     standardise: bool = False,
-    size_multiple: int = 16,
 ) -> Preparation:
     """The Preparation that brings this scan's frames to a network.
 
@@ -56,7 +58,6 @@ def fit(
     markers, wrap_negative, saturation: where not given, by the type of the counts (16-bit integers with a
         sign are taken to have wrapped around) and as the scan says.
     standardise: subtract the mean input and divide by the deviation.
-    size_multiple: frame sizes must be multiples of it (of the network).
     The other options are the fields of `Preparation`. Raises InputError where they cannot be met, where
     frames hold no counts, and where no network takes the resulting size, with the sizes that work.
     """
@@ -87,7 +88,7 @@ def fit(
             field="centre",
             found=at,
             expected=f"{middle}, or a crop",
-            remedy=f"Crop to at most {room} pixels" + _advice(scan.frame_shape, size_multiple, at),
+            remedy=f"Crop to at most {room} pixels" + _advice(scan.frame_shape, at),
         )
     if crop is not None:
         notes = (
@@ -111,7 +112,7 @@ def fit(
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(first["msg"], field=".".join(map(str, first["loc"])), found=first["input"]) from None
-    _check_size(preparation, scan, size, size_multiple)
+    _check_size(preparation, scan, size)
     if scan.probe is not None and scan.probe.shape[1:] == scan.frame_shape:
         preparation.probe(scan.probe)
     preparation = preparation.with_scale_of(scan)
@@ -139,17 +140,11 @@ def detector_of(
     sample = _Sample.of(scan, fields)
     _, reasons = find_bad_pixels(sample.mean, sample.largest, frames=sample.frames, centre=centre)
     given = np.zeros(scan.frame_shape, bool) if scan.mask is None else ~scan.mask
-    bad, words = np.zeros(scan.frame_shape, bool), []
-    # Each bad pixel is told under the first reason that it has.
-    rules = {"by the scan's mask": given, "marked in most frames": sample.valid < 0.5, **reasons}
-    for name, pixels in rules.items():
-        new = pixels & ~bad
-        bad |= new
-        if new.any():
-            words.append(f"{new.sum()} {name}")
+    bad, added = count_once({"by the scan's mask": given, "marked in most frames": sample.valid < 0.5, **reasons})
+    words = [f"{count} {rule}" for rule, count in added.items() if count]
     if not words:
         return fields, ()
-    return {**fields, "mask": ~bad}, (f"{bad.sum()} bad pixels: {', '.join(words)}",)
+    return {**fields, "mask": ~bad}, (f"{counted(int(bad.sum()), 'bad pixel')}: {', '.join(words)}",)
 
 
 @dataclass(frozen=True)
@@ -163,15 +158,17 @@ class _Sample:
 
     @classmethod
     def of(cls, scan: Scan, detector: dict[str, Any]) -> _Sample:
-        """Raises InputError for NaN or negative integers in pixels that the detector's fields do not call bad."""
+        """Raises InputError where pixels that the detector's fields do not call bad hold negative integers, or are NaN
+        in some frames; those that are NaN in most are not valid.
+        """
         pixels = scan.frame_shape[0] * scan.frame_shape[1]
-        chosen = min(len(scan), SAMPLE_FRAMES, max(SAMPLE_PIXELS // pixels, 16))
-        indices = np.linspace(0, len(scan) - 1, chosen).astype(int)
+        indices = spread(len(scan), min(SAMPLE_FRAMES, max(SAMPLE_PIXELS // pixels, 16)))
         batch = max(BATCH_PIXELS // pixels, 1)
         good = detector["mask"]
         total = np.zeros(scan.frame_shape)
         largest = np.zeros(scan.frame_shape)
         valid = np.zeros(scan.frame_shape)
+        absent, first = np.zeros(scan.frame_shape, np.int64), np.full(scan.frame_shape, len(scan))
         for start in range(0, len(indices), batch):
             frames = np.asarray(scan.frames[indices[start : start + batch]])
             if detector["wrap_negative"]:
@@ -181,21 +178,27 @@ class _Sample:
             usable = np.ones(frames.shape, bool) if marked is None else ~marked
             if good is not None:
                 usable &= good
-            counts = np.where(usable, frames, 0).astype(np.float64)
-            if not np.isfinite(counts).all():
-                bad = indices[start + int(np.flatnonzero(~np.isfinite(counts).all(axis=(1, 2)))[0])]
-                raise InputError(
-                    "NaN or infinite counts",
-                    file=scan.name,
-                    field="frames",
-                    found=f"{(~np.isfinite(counts)).sum()} (first in frame {bad})",
-                    expected="finite counts",
-                    remedy="Mask these pixels or leave the frames out",
-                )
-            counts = np.maximum(counts, 0)
+            if frames.dtype.kind == "f":
+                unknown = usable & ~np.isfinite(frames)
+                absent += unknown.sum(axis=0)
+                at = indices[start + unknown.argmax(axis=0)]
+                first = np.where(unknown.any(axis=0), np.minimum(first, at), first)
+                usable &= ~unknown
+            counts = np.maximum(np.where(usable, frames, 0).astype(np.float64), 0)
             total += counts.sum(axis=0)
             largest = np.maximum(largest, counts.max(axis=0))
             valid += usable.sum(axis=0)
+        usual = valid >= 0.5 * len(indices)
+        sometimes = (absent > 0) & (usual if usual.any() else True)
+        if sometimes.any():
+            raise InputError(
+                "NaN or infinite counts",
+                file=scan.name,
+                field="frames",
+                found=f"{absent[sometimes].sum()} (first in frame {first[sometimes].min()})",
+                expected="finite counts, or none of a pixel in most frames",
+                remedy=steps.NOT_FINITE_REMEDY,
+            )
         return cls(total / np.maximum(valid, 1), largest, valid / len(indices), len(indices))
 
     def centre_of_mass(self) -> tuple[int, int]:
@@ -205,15 +208,13 @@ class _Sample:
         return round(float(self.mean.sum(axis=1) @ rows / power)), round(float(self.mean.sum(axis=0) @ columns / power))
 
 
-def network_sizes(
-    frame_shape: tuple[int, int], multiple: int = 16, centre: tuple[int, int] | None = None
-) -> dict[int, int]:
+def network_sizes(frame_shape: tuple[int, int], centre: tuple[int, int] | None = None) -> dict[int, int]:
     """Sizes that networks take and frames of (H, W) can be brought to, each with the largest bin that gets there.
 
     Smaller bins work too: the crop is size x bin pixels.
     """
     room = _room(frame_shape, centre or (frame_shape[0] // 2, frame_shape[1] // 2))
-    sizes = {64, 128, 256, room // multiple * multiple}
+    sizes = {64, 128, 256, room // SIZE_MULTIPLE * SIZE_MULTIPLE}
     return {size: room // size for size in sorted(sizes) if 0 < size <= room}
 
 
@@ -221,19 +222,19 @@ def _room(frame_shape: tuple[int, int], centre: tuple[int, int]) -> int:
     return min(steps.largest_crop(length, at) for length, at in zip(frame_shape, centre, strict=True))
 
 
-def _advice(frame_shape: tuple[int, int], multiple: int, centre: tuple[int, int]) -> str:
+def _advice(frame_shape: tuple[int, int], centre: tuple[int, int]) -> str:
     ways = [
         f"{size} (crop to {size}" + (f", or crop to {size * bin} and bin by {bin})" if bin > 1 else ")")
-        for size, bin in network_sizes(frame_shape, multiple, centre).items()
+        for size, bin in network_sizes(frame_shape, centre).items()
     ]
     return "; sizes that work: " + ", ".join(ways) if ways else "; these frames are too small for any network"
 
 
-def _check_size(preparation: Preparation, scan: Scan, size: int | None, multiple: int) -> None:
+def _check_size(preparation: Preparation, scan: Scan, size: int | None) -> None:
     """Raise InputError unless the prepared frames have the size asked for and a network takes them."""
     found = preparation.output_size(scan.frame_shape)
     wanted = found if size is None else (size, size)
-    if found == wanted and found[0] == found[1] and found[0] % multiple == 0:
+    if found == wanted and found[0] == found[1] and found[0] % SIZE_MULTIPLE == 0:
         return
     middle = (scan.frame_shape[0] // 2, scan.frame_shape[1] // 2)
     raise InputError(
@@ -241,8 +242,8 @@ def _check_size(preparation: Preparation, scan: Scan, size: int | None, multiple
         file=scan.name,
         field="frames",
         found=f"{found[0]} x {found[1]} pixels",
-        expected=f"square, a multiple of {multiple}" if found == wanted else f"{size} x {size}",
-        remedy="Choose a size" + _advice(scan.frame_shape, multiple, preparation.centre or middle),
+        expected=f"square, a multiple of {SIZE_MULTIPLE}" if found == wanted else f"{size} x {size}",
+        remedy="Choose a size" + _advice(scan.frame_shape, preparation.centre or middle),
     )
 
 
@@ -268,7 +269,7 @@ def _reach(
             field="size",
             found=f"frames of {scan.frame_shape[0]} x {scan.frame_shape[1]}, crop {crop}, bin {bin}",
             expected=f"{size} x bin pixels about {centre}",
-            remedy="Choose a size" + _advice(scan.frame_shape, 16, centre),
+            remedy="Choose a size" + _advice(scan.frame_shape, centre),
         )
     counts = {factor: _counts_kept(mean, centre, size * factor) for factor in choices}
     power = {factor: _probe_kept(scan, size, factor) for factor in choices}

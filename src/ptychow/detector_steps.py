@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 
+NOT_FINITE_REMEDY = (
+    "Mask these pixels (ptychow prepare --mask), or leave out first or last frames (ptychow prepare --frames)"
+)
+
 
 def default_markers(dtype: np.dtype[Any]) -> tuple[float, ...]:
     """Values that mark an invalid pixel in counts of this type: the largest of 16 and 32 unsigned bits, -1 and -2."""
@@ -153,7 +157,7 @@ def refuse_not_finite(frames: NDArray[np.float32]) -> None:
         field="frames",
         found=f"NaN or infinite counts in {len(bad)} of {len(frames)} frames (first at {bad[:1]})",
         expected="finite counts",
-        remedy="Mask these pixels or leave the frames out",
+        remedy=NOT_FINITE_REMEDY,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which device a calculation runs on."""
+"""Which device a calculation runs on, and how much memory there is for it."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def choose_device(name: str, supported: tuple[str, ...] = ("cpu", "cuda", "mps",
     if not re.fullmatch(rf"({'|'.join(usable)})(:\d+)?", name):
         raise InputError("not available here", field="device", found=name, expected=", ".join(["auto", *usable]))
     return name
+
+
+def free_memory() -> int:
+    """Bytes of this machine's memory that can be taken without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)

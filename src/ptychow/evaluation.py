@@ -27,10 +27,10 @@ LIT_FRACTION = 0.1
 class Evaluation:
     """Numbers, and the images they were computed on.
 
-    region: in words. indices: the frames. stitched, patches: name -> number for the Model; flat: the same for a flat
-    patch (what knowing nothing scores). notebook: the paper's metric with its floor, on raster blocks, else None.
-    reference: what was compared with, "truth" (simulated) or "label". truth: it, (Y, X) complex on the reconstruction's
-    grid; aligned: the reconstruction after alignment. lit: the pixels that count.
+    region: in words. indices: the frames of it that hold counts. stitched, patches: name -> number for the Model; flat:
+    the same for a flat patch (what knowing nothing scores). notebook: the paper's metric with its floor, on raster
+    blocks, else None. reference: what was compared with, "truth" (simulated) or "label". truth: it, (Y, X) complex on
+    the reconstruction's grid; aligned: the reconstruction after alignment. lit: the pixels that count.
     """
 
     region: str
@@ -134,20 +134,24 @@ def evaluate(
         keep_patches=True,
     )
     assert found.patches is not None  # asked for
-    labels = central_crop(labels, found.patches.shape[1])
-    light = None if model.probe is None else central_crop(intensity(model.probe), found.patches.shape[1])
+    # Frames without counts have no patch: nothing is claimed of them, and nothing is scored.
+    lit = found.patches.any(axis=(1, 2))
+    indices, patches = indices[lit], found.patches[lit]
+    labels = central_crop(labels[lit], patches.shape[1])
+    light = None if model.probe is None else central_crop(intensity(model.probe), patches.shape[1])
     simulated = scan.object is not None and scan.object.source.startswith("simulation")
-    removed = remove or (("constant",) if simulated else ("constant", "ramp", "shift"))
+    if remove is None:
+        remove = ("constant",) if simulated else ("constant", "ramp", "shift")
     return Evaluation(
         region=region or "chosen frames",
         indices=indices,
-        removed=removed,
+        removed=remove,
         reference="truth" if simulated else "label",
-        patches=metrics.patch_metrics(found.patches, labels, light),
+        patches=metrics.patch_metrics(patches, labels, light),
         patches_flat=metrics.patch_metrics(np.ones_like(labels), labels, light),
-        notebook=_notebook(scan, indices, found.patches, labels, model),
+        notebook=_notebook(scan, indices, patches, labels, model),
         reconstruction=found,
-        **_stitched(scan, found, labels, removed, preparation.pixel_ratio(scan.frame_shape)),
+        **_stitched(scan, found, labels, remove, preparation.pixel_ratio(scan.frame_shape)),
     )
 
 

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.files import atomic_path
-from ptychow.metrics import FourierRingCorrelation, half_bit
+from ptychow.metrics import FourierRingCorrelation, resolution_text
 from ptychow.scan import ObjectImage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-AMPLITUDE, PHASE, ERROR, INTENSITY = "gray", "cividis", "RdBu_r", "magma"
+AMPLITUDE, PHASE, CYCLIC, ERROR, INTENSITY = "gray", "cividis", "twilight", "RdBu_r", "magma"
+LEAST_SPAN = 0.2  # of amplitudes: a few per cent of noise must not look like strong contrast
 
 Limits = tuple[float, float]
 
@@ -60,17 +61,19 @@ def show_image(
     unit: str = "",
     limits: Limits | None = None,
     pixel_size: float | None = None,
+    pixels: str = "object pixels",
     colours: str = AMPLITUDE,
     origin: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """Draw a real (H, W) image with title, colour bar and scale; masked or NaN pixels are left blank.
 
-    limits: of the colours; the 0.5 to 99.5 % range by default (the bar's ends say whether values lie beyond).
-    pixel_size: metres (the scale is then in micrometres, or nanometres for a small image) or None (pixels).
-    origin: (row, column) in pixels of pixel [0, 0].
+    unit: what the colours are, beside their bar. limits: of the colours; the 0.5 to 99.5 % range by default. Where
+    values lie beyond, the bar has pointed ends, and its label names the limits and the part of the pixels beyond them.
+    pixel_size: metres (the scale is then in micrometres, or nanometres for a small image, with a bar) or None (pixels,
+    of the kind `pixels`). origin: (row, column) in pixels of pixel [0, 0].
     """
     height, width = image.shape
-    scale, length = 1.0, "pixels"
+    scale, length = 1.0, pixels
     if pixel_size is not None:
         scale, length = (1e6, "µm") if max(height, width) * pixel_size > 2e-6 else (1e9, "nm")
         scale *= pixel_size
@@ -88,16 +91,36 @@ def show_image(
     axes.set_xlabel(f"x ({length})", fontsize="small")
     axes.set_ylabel(f"y ({length})", fontsize="small")
     axes.tick_params(labelsize="small")
-    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    if pixel_size is not None:
+        _add_scale_bar(axes, width * scale, length)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     shown = np.ma.masked_invalid(image).compressed()
-    extend = beyond[bool((shown < low).any()), bool((shown > high).any())]
-    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.9, extend=extend)
-    bar.set_label(unit, fontsize="small")
+    below, above = shown < low, shown > high
+    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.9, extend=ends[bool(below.any()), bool(above.any())])
+    beyond = f"\n{low:.3g} to {high:.3g}, {(below | above).mean():.1%} beyond" if (below | above).any() else ""
+    bar.set_label(unit + beyond, fontsize="small")
     bar.ax.tick_params(labelsize="small")
 
 
-def robust_limits(*images: NDArray[Any], symmetric: bool = False) -> Limits:
-    """Common colour limits: the 0.5 to 99.5 % range of all finite values, or +- the 99.5 % magnitude."""
+def centred(image: NDArray[Any]) -> tuple[float, float]:
+    """The origin that puts 0 at a probe's middle, [H//2, W//2]: there its position is."""
+    return -(image.shape[-2] // 2), -(image.shape[-1] // 2)
+
+
+def _add_scale_bar(axes: Axes, width: float, unit: str) -> None:
+    """A bar of 1, 2 or 5 times a power of ten, up to a third of the picture's width."""
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    power = 10.0 ** np.floor(np.log10(width / 3))
+    length = power * max(step for step in (1, 2, 5) if step * power <= width / 3)
+    axes.add_artist(AnchoredSizeBar(axes.transData, length, f"{length:g} {unit}", "lower left", borderpad=0.5))
+
+
+def robust_limits(*images: NDArray[Any], symmetric: bool = False, least_span: float = 0.0) -> Limits:
+    """Common colour limits: the 0.5 to 99.5 % range of all finite values, or +- the 99.5 % magnitude.
+
+    least_span: a narrower range is widened to it about its middle.
+    """
     values = np.concatenate([np.ma.compressed(np.ma.masked_invalid(image)) for image in images])
     if not values.size:
         return 0.0, 1.0
@@ -105,6 +128,8 @@ def robust_limits(*images: NDArray[Any], symmetric: bool = False) -> Limits:
         high = float(np.percentile(np.abs(values), 99.5)) or 1e-12
         return -high, high
     low, high = (float(limit) for limit in np.percentile(values, (0.5, 99.5)))
+    missing = (least_span - (high - low)) / 2
+    low, high = low - max(missing, 0), high + max(missing, 0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
@@ -138,14 +163,14 @@ def reconstruction_figure(
     figure, axes = new_figure(
         len(named) + (truth is not None),
         2,
-        panel=(4.6, max(2.4, min(5.5, 3.6 * height / width))),
+        panel=(5.0, max(2.4, min(5.5, 3.6 * height / width))),
         title=title,
     )
     common: dict[str, Any] = {"pixel_size": pixel_size, "origin": corner}
     for column, (quantity, images, unit, colours) in enumerate(
-        (("amplitude", amplitudes, "", AMPLITUDE), ("phase", phases, "rad", PHASE))
+        (("amplitude", amplitudes, "amplitude", AMPLITUDE), ("phase", phases, "rad", PHASE))
     ):
-        limits = robust_limits(*images.values())
+        limits = robust_limits(*images.values(), least_span=LEAST_SPAN if quantity == "amplitude" else 0)
         for row, (name, image) in enumerate(images.items()):
             label = f"{name}: {quantity}"
             show_image(axes[row, column], image, label=label, unit=unit, limits=limits, colours=colours, **common)
@@ -155,7 +180,8 @@ def reconstruction_figure(
         for column, (quantity, error, unit) in enumerate(zip(("amplitude", "phase"), errors, ("", "rad"), strict=True)):
             limits = robust_limits(error, symmetric=True)
             label = f"Error: {quantity} (rms {np.sqrt((error**2).mean()):.3g}{' ' + unit if unit else ''})"
-            show_image(axes[-1, column], error, label=label, unit=unit, limits=limits, colours=ERROR, **common)
+            which = f"reconstruction - {reference.lower()}{', ' + unit if unit else ''}"
+            show_image(axes[-1, column], error, label=label, unit=which, limits=limits, colours=ERROR, **common)
     save_figure(path, figure)
 
 
@@ -170,7 +196,8 @@ def object_figure(
 ) -> None:
     """Object (amplitude, phase) above the probe's modes (intensity), each with its share of the power.
 
-    probe: (modes, H, W) complex; the strongest four are drawn. region: (H, W) non-zero where the object was lit.
+    probe: (modes, H, W) complex; the strongest four are drawn, and of a single one the phase, too.
+    region: (H, W) non-zero where the object was lit.
     """
     lit = np.ones(found.image.shape, bool) if region is None else np.asarray(region) > 0
     rows, columns = _bounding_box(lit)
@@ -190,11 +217,13 @@ def object_figure(
     }
     left, right = parts[0].subplots(1, 2)
     amplitude, phase = (np.ma.array(part, mask=~lit) for part in (np.abs(image), np.angle(image)))
-    show_image(left, amplitude, label="Object: amplitude", **common)
+    limits = robust_limits(amplitude, least_span=LEAST_SPAN)
+    show_image(left, amplitude, label="Object: amplitude", unit="amplitude", limits=limits, **common)
     show_image(right, phase, label="Object: phase", unit="rad", colours=PHASE, **common)
     if probe is not None:
-        axes = parts[1].subplots(1, len(strongest), squeeze=False)[0]
-        for number, (mode, axis) in enumerate(zip(strongest, axes, strict=True), start=1):
+        axes = parts[1].subplots(1, max(len(strongest), 2), squeeze=False)[0]
+        where: dict[str, Any] = {"pixel_size": pixel_size, "origin": centred(probe[0])}
+        for number, (mode, axis) in enumerate(zip(strongest, axes, strict=False), start=1):
             intensity = np.abs(probe[mode]) ** 2
             show_image(
                 axis,
@@ -202,10 +231,14 @@ def object_figure(
                 label=f"Probe mode {number}: {powers[mode] / powers.sum():.1%}",
                 unit="counts",
                 limits=(0.0, float(intensity.max())),
-                pixel_size=pixel_size,
                 colours=INTENSITY,
-                origin=(-(intensity.shape[0] // 2), -(intensity.shape[1] // 2)),
+                **where,
             )
+        if len(strongest) == 1:
+            lit = np.abs(probe[0]) > 0.1 * np.abs(probe[0]).max()
+            phase = np.ma.array(np.angle(probe[0]), mask=~lit)
+            label = "Probe: phase (intensity > 1 %)"
+            show_image(axes[1], phase, label=label, unit="rad", limits=(-np.pi, np.pi), colours=CYCLIC, **where)
     save_figure(path, figure)
 
 
@@ -243,33 +276,29 @@ def frc_figure(
     path: str | Path,
     curves: Mapping[str, FourierRingCorrelation],
     *,
-    halves: bool = False,
     pixel_size: float | None = None,
     title: str = "Fourier ring correlation",
 ) -> None:
-    """Correlation against spatial frequency, with the level it is judged at.
-
-    halves: the curves are between two independent halves of the data (half-bit threshold) instead of against a truth
-    (0.5).
+    """Correlation with a reference against spatial frequency, with the level it is judged at, 0.5, and where it falls
+    below that.
     """
-    figure, axes = new_figure(1, 1, panel=(6.0, 4.2), title=title)
+    figure, axes = new_figure(1, 1, panel=(6.0, 4.4), title=title)
     plot = axes[0, 0]
-    scale = 1.0 if pixel_size is None else 1e-6 / pixel_size
     for name, curve in curves.items():
-        crossing = curve.crossing(half_bit(curve.pixels) if halves else 0.5)
-        (line,) = plot.plot(curve.frequency * scale, curve.correlation, label=name)
+        crossing = curve.crossing(0.5)
+        label = f"{name}: {resolution_text(crossing, pixel_size)}"
+        (line,) = plot.plot(curve.frequency, curve.correlation, label=label)
         if crossing < 0.5:
-            plot.axvline(crossing * scale, color=line.get_color(), linestyle=":", linewidth=1)
-    if halves and curves:
-        rings = max(curves.values(), key=lambda curve: len(curve.frequency))
-        plot.plot(rings.frequency * scale, half_bit(rings.pixels), "k--", linewidth=1, label="half-bit threshold")
-    else:
-        plot.axhline(0.5, color="k", linestyle="--", linewidth=1, label="0.5")
-    unit = "cycles/pixel" if pixel_size is None else "cycles/µm"
-    plot.set(xlabel=f"spatial frequency ({unit})", ylabel="correlation", ylim=(min(0, plot.get_ylim()[0]), 1.05))
-    plot.set_xlim(0, 0.5 * scale)
+            plot.axvline(crossing, color=line.get_color(), linestyle=":", linewidth=1)
+    plot.axhline(0.5, color="k", linestyle="--", linewidth=1)
+    plot.set(xlabel="spatial frequency (cycles/pixel)", ylabel="correlation with the reference", xlim=(0, 0.5))
+    plot.set_ylim(min(0, plot.get_ylim()[0]), 1.05)
+    if pixel_size is not None:
+        scale = 1e-6 / pixel_size
+        upper = plot.secondary_xaxis("top", functions=(lambda pixels: pixels * scale, lambda microns: microns / scale))
+        upper.set_xlabel("cycles/µm")
     plot.grid(True, alpha=0.3)
-    plot.legend()
+    plot.legend(fontsize="small", title="falls to 0.5 at", title_fontsize="small")
     save_figure(path, figure)
 
 

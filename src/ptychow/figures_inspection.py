@@ -9,6 +9,7 @@ import numpy as np
 
 from ptychow.figures import INTENSITY, new_figure, save_figure, show_image
 from ptychow.inspection import Inspection
+from ptychow.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,19 +19,28 @@ def inspection_figure(path: str | Path, found: Inspection) -> None:
     """Mean pattern (bad pixels marked), positions in their order, counts of a frame over positions and over
     time.
     """
-    figure, axes = new_figure(2, 2, panel=(5.0, 4.2), title=f"{found.scan.name}: {len(found.scan):,} frames")
+    figure, axes = new_figure(2, 2, panel=(5.6, 4.2), title=f"{found.scan.name}: {len(found.scan):,} frames")
     pattern = np.log10(np.maximum(found.frames.mean, 0) + 1)
-    show_image(axes[0, 0], pattern, label="Mean pattern", unit="log10(counts + 1)", colours=INTENSITY)
     rows, columns = np.nonzero(~found.good)
-    axes[0, 0].plot(columns, rows, "x", color="tab:cyan", markersize=4, label=f"{len(rows)} bad pixels")
-    if len(rows):
-        axes[0, 0].legend(fontsize="small")
+    label = f"Mean pattern, {counted(len(rows), 'bad pixel')} (blue)" if len(rows) else "Mean pattern"
+    unit, pixels = "log10(counts + 1)", "detector pixels"
+    show_image(axes[0, 0], pattern, label=label, unit=unit, pixels=pixels, colours=INTENSITY)
+    # The more there are, the smaller they are marked: what lies below stays visible.
+    size = float(np.clip(40 / np.sqrt(max(len(rows), 1)), 0.5, 4))
+    axes[0, 0].plot(columns, rows, ".", color="tab:cyan", markersize=size, markeredgewidth=0)
     order = np.arange(len(found.scan))
     _scatter(axes[0, 1], found, order, label=f"Positions: {found.pattern.kind}", unit="frame", colours="viridis")
-    _scatter(axes[1, 0], found, found.frames.totals, label="Summed intensity", unit="counts a frame", colours=INTENSITY)
+    _scatter(
+        axes[1, 0],
+        found,
+        found.frames.totals,
+        label="Counts over the positions",
+        unit="counts a frame",
+        colours=INTENSITY,
+    )
     axes[1, 1].plot(order, found.frames.totals, linewidth=0.8)
     axes[1, 1].set_ylim(bottom=0)
-    axes[1, 1].set_title("Summed intensity", fontsize="medium")
+    axes[1, 1].set_title("Counts over time", fontsize="medium")
     axes[1, 1].set_xlabel("frame", fontsize="small")
     axes[1, 1].set_ylabel("counts a frame", fontsize="small")
     axes[1, 1].tick_params(labelsize="small")

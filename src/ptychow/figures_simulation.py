@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychow.figures import AMPLITUDE, INTENSITY, PHASE, new_figure, robust_limits, save_figure, show_image
+from ptychow.figures import (
+    AMPLITUDE,
+    CYCLIC,
+    INTENSITY,
+    LEAST_SPAN,
+    PHASE,
+    centred,
+    new_figure,
+    robust_limits,
+    save_figure,
+    show_image,
+)
 from ptychow.optics.beam import intensity
-from ptychow.scan import ObjectImage, Scan
+from ptychow.scan import ObjectImage, Scan, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +41,8 @@ def simulation_figure(path: str | Path, scan: Scan, *, most: int = 2000) -> None
         axes[0, 1],
         np.abs(truth),
         label="Amplitude, scan points",
+        unit="amplitude",
+        limits=robust_limits(np.abs(truth), least_span=LEAST_SPAN),
         pixel_size=pixel,
         colours=AMPLITUDE,
         origin=origin,
@@ -42,6 +55,7 @@ def simulation_figure(path: str | Path, scan: Scan, *, most: int = 2000) -> None
         label="Beam at the sample",
         unit="√ photons",
         pixel_size=pixel,
+        origin=centred(beam),
         colours=INTENSITY,
         limits=(0.0, float(np.sqrt(beam.max()))),
     )
@@ -51,18 +65,25 @@ def simulation_figure(path: str | Path, scan: Scan, *, most: int = 2000) -> None
         label="Phase of the first mode",
         unit="rad",
         pixel_size=pixel,
-        colours="twilight",
+        origin=centred(beam),
+        colours=CYCLIC,
         limits=(-np.pi, np.pi),
     )
-    count = len(scan)
-    spread = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-    mean = scan.frames[spread].mean(axis=0, dtype=np.float64)
-    chosen = np.unique(np.linspace(0, count - 1, 5).astype(int)[1:4])
+    mean = scan.frames[spread(len(scan), most)].mean(axis=0, dtype=np.float64)
+    chosen = spread(len(scan), 5)[1:4]
     patterns = {"Mean pattern": mean} | {f"Frame {index}": scan.frames[int(index)] for index in chosen}
     logarithms = {label: np.log10(pattern + 1.0) for label, pattern in patterns.items()}
     limits = robust_limits(*logarithms.values())
     for panel, (label, pattern) in zip(axes[1], logarithms.items(), strict=False):
-        show_image(panel, pattern, label=label, unit="log10(counts + 1)", limits=limits, colours=INTENSITY)
+        show_image(
+            panel,
+            pattern,
+            label=label,
+            unit="log10(counts + 1)",
+            limits=limits,
+            pixels="detector pixels",
+            colours=INTENSITY,
+        )
     for panel in axes[1, len(logarithms) :]:
         panel.set_axis_off()
     save_figure(path, figure)

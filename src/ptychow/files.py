@@ -1,4 +1,4 @@
-"""Writing files so that an interrupted run leaves nothing half-written."""
+"""Writing files so that an interrupted run leaves nothing half-written; and where those are kept that nobody named."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ptychow.errors import PtychoWError
+
+# Read once: that takes setting it, for all threads of the process.
+UMASK = os.umask(0)
+os.umask(UMASK)
 
 
 @contextmanager
@@ -29,9 +33,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(handle)
         yield temporary
         # mkstemp makes private files; results get the permissions any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(target)
     except OSError as error:
         raise cannot_write(target, os.strerror(error.errno) if error.errno else str(error)) from error
@@ -55,6 +57,13 @@ def require_writable(path: str | os.PathLike[str]) -> None:
         raise cannot_write(target, f"{folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise cannot_write(target, f"no permission to write to {folder}")
+
+
+def cache_folder() -> Path:
+    """Where fetched scans and measured choices are kept (it may not exist yet)."""
+    if os.environ.get("PTYCHOW_CACHE"):
+        return Path(os.environ["PTYCHOW_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptychow"
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -21,10 +21,11 @@ class FrameStatistics:
 
     mean, largest: (H, W) of each pixel, counts. valid: (H, W), in how many frames the pixel is valid.
     totals: (N,) counts of each frame.
-    smallest_value, largest_value: of all valid values as stored; at_largest: how many equal the largest.
+    smallest_value, largest_value: of all valid values, the smallest as stored, the largest as a count (`wrapped`);
+    at_largest: how many equal the largest.
     not_finite, negative, marked, saturated: how many values are NaN or infinite, below 0, a marker of invalid
     pixels, at or above the scan's saturation.
-    wrapped: negative 16-bit integers were taken as counts above 32767.
+    wrapped: negative 16-bit integers were taken as counts above 32767. whole: all valid values are whole numbers.
     """
 
     mean: NDArray[np.float64]
@@ -39,6 +40,7 @@ class FrameStatistics:
     marked: int
     saturated: int
     wrapped: bool
+    whole: bool
 
 
 def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count: None) -> FrameStatistics:
@@ -54,6 +56,7 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
     totals = np.zeros(len(scan))
     smallest_value, largest_value, at_largest = np.inf, -np.inf, 0
     not_finite = negative = marked = saturated = 0
+    whole = True
     for indices, stored in scan.batches(max(1, BATCH_VALUES // total.size)):
         counts = unwrap_negative(stored) if wraps else stored
         usable = np.isfinite(counts)
@@ -72,6 +75,7 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
         at_largest += int(np.count_nonzero((counts == largest_value) & usable))
         values = np.where(usable, counts, 0).astype(np.float64)
         total += values.sum(axis=0)
+        whole = whole and (dtype.kind != "f" or bool((values == np.rint(values)).all()))
         totals[indices] = values.sum(axis=(1, 2))
         largest = np.maximum(largest, np.where(usable, values, -np.inf).max(axis=0))
         valid += usable.sum(axis=0)
@@ -89,6 +93,7 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
         marked=marked,
         saturated=saturated,
         wrapped=wraps and negative > 0,
+        whole=whole,
     )
 
 

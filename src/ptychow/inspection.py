@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychow.bad_pixels import find_bad_pixels
+from ptychow.bad_pixels import count_once, find_bad_pixels
 from ptychow.detector_fit import network_sizes
+from ptychow.detector_steps import NOT_FINITE_REMEDY
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
 from ptychow.scan import Scan
 from ptychow.scan_pattern import ScanPattern, scan_pattern
+from ptychow.words import counted
 
 SIZE_MULTIPLE = 16  # frame sizes of all networks are multiples of it
 CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
 CLIPPED_COUNTS = 100  # ... where counts are as high as this
 OFF_CENTRE = 0.03  # of the frame's side
-EVEN = 0.9  # of the rms radius of an evenly lit frame
+EVEN = 0.3  # of the mean: nine tenths of the pixels of an evenly lit frame count as much
+COUNTS = 10  # below this at most, numbers that are not whole are no counts
+MANY_BAD = 0.1  # of the pixels
 
 # The scan's own mask, then the rules by which `inspect_scan` and `find_bad_pixels` call further pixels bad.
 RULES = {
@@ -81,9 +85,11 @@ class Inspection:
 
     @cached_property
     def is_even(self) -> bool:
-        """Whether the mean pattern lights the whole detector about evenly, as in the near field."""
-        pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
-        return pattern.sum() > 0 and 1 / EVEN > rms_radius(pattern) / rms_radius(np.ones(pattern.shape)) > EVEN
+        """Whether the mean pattern lights the whole detector about evenly, as in the near field: no dark hole or
+        rim.
+        """
+        pattern = self.frames.mean[self.good]
+        return pattern.size > 0 and np.quantile(pattern, 0.1) > EVEN * pattern.mean() > 0
 
     @cached_property
     def beam_diameter(self) -> float | None:
@@ -103,9 +109,17 @@ class Inspection:
         return None if pixel is None else self.pattern.step / pixel
 
     @property
+    def step_is_wrong(self) -> bool:
+        """Whether the step, in object pixels, can be no scan's."""
+        step = self.step_px
+        return (
+            step is not None and self.pattern.kind != "single point" and not 0.01 <= step <= min(self.scan.frame_shape)
+        )
+
+    @property
     def overlap(self) -> tuple[float, str] | None:
         """(1 - step / beam diameter, in words what it rests on), or None where that cannot be known."""
-        if self.step_px is None:
+        if self.step_px is None or self.step_is_wrong:
             return None
         if self.beam_diameter is not None:
             return 1 - self.step_px / self.beam_diameter, f"beam of {self.beam_diameter:.1f} px, from the probe"
@@ -200,17 +214,21 @@ def inspect_scan(
     _, reasons = find_bad_pixels(frames.mean, frames.largest, frames=len(scan))
     invalid = frames.valid < 0.5 * len(scan)
     given = np.zeros(scan.frame_shape, bool) if scan.mask is None else ~scan.mask
-    counted, known = {}, np.zeros(scan.frame_shape, bool)
-    for rule, pixels in {"mask": given, "marked": invalid, **reasons}.items():
-        counted[rule] = int((pixels & ~known).sum())
-        known |= pixels
-    return Inspection(scan, format, frames, scan_pattern(scan.positions), ~known, counted)
+    bad, counted = count_once({"mask": given, "marked": invalid, **reasons})
+    return Inspection(scan, format, frames, scan_pattern(scan.positions), ~bad, counted)
 
 
 def _wrong_with_frames(found: Inspection) -> Iterator[str]:
     frames, totals = found.frames, found.frames.totals
-    if frames.not_finite:
-        yield f"{frames.not_finite:,} values are NaN or infinite: mask these pixels or leave the frames out"
+    # Where a pixel is so in most frames it is among the bad pixels, and filled.
+    not_finite = int((len(totals) - frames.valid)[found.good].sum()) if frames.not_finite else 0
+    if not_finite:
+        yield f"NaN or infinite: {counted(not_finite, 'value')} of otherwise good pixels. {NOT_FINITE_REMEDY}"
+    if not frames.whole and 0 < frames.largest_value < COUNTS:
+        yield (
+            f"the largest value is {frames.largest_value:.3g}, and values are not whole numbers: normalised, or a "
+            "logarithm? Networks and solvers want counts"
+        )
     if frames.wrapped:
         yield (
             f"{frames.negative:,} values are negative 16-bit integers: a counter above 32767 was stored with a sign; "
@@ -220,28 +238,31 @@ def _wrong_with_frames(found: Inspection) -> Iterator[str]:
         yield f"{frames.negative:,} values are negative: background subtracted, or not counts at all"
     empty = np.flatnonzero(totals == 0)
     if len(empty):
-        number = f"{len(empty):,} of {len(totals):,} frames"
-        yield f"{number} are all zero (first: {empty[0]}): shutter closed, or not yet written"
+        number = f"{len(empty):,} of {counted(len(totals), 'frame')}"
+        yield f"all zero: {number} (first: {empty[0]}); shutter closed, or not yet written"
     typical = float(np.median(totals))
     dim = np.flatnonzero((totals > 0) & (totals < typical / 2))
     if len(dim):
         first = f"(first: {dim[0]})"
-        yield f"{len(dim):,} frames have less than half the median counts {first}: beam lost, or a strong absorber"
+        yield f"less than half the median counts: {counted(len(dim), 'frame')} {first}; beam lost, or a strong absorber"
     bright = np.flatnonzero(totals > 2 * typical) if typical > 0 else dim[:0]
     if len(bright):
-        yield f"{len(bright):,} frames have more than twice the median counts (first: {bright[0]})"
+        yield f"more than twice the median counts: {counted(len(bright), 'frame')} (first: {bright[0]})"
 
 
 def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
     scan = found.scan
     words = ", ".join(f"{number} {rule}" for rule, number in found.bad_pixels.items() if number and rule != "mask")
     if words:
-        yield f"bad pixels that no mask names: {words}; a Preparation finds and fills them"
+        yield f"bad pixels that no mask names: {words}; all commands find them, too, and fill or leave them out"
+    bad = 1 - found.good.mean()
+    if bad > MANY_BAD:
+        yield f"{bad:.0%} of all pixels are bad: does the mask mean the opposite, or is much of the detector dark?"
     if found.saturation is not None and found.saturation[1]:
         value, number, rule = found.saturation
         yield f"{number:,} values look saturated at {value:.6g} ({rule})"
     if found.is_fft_shifted:
-        yield "zero frequency looks to be in the corners (fft-shifted): swap the quarters of the frames (fftshift)"
+        yield "zero frequency looks to be in the corners (fft-shifted): ptychow prepare --fftshift swaps the quarters"
     elif found.is_even:
         yield "the mean pattern lights the detector evenly: a near-field scan? All here is for the far field"
     elif found.centre is not None:
@@ -249,7 +270,7 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
         if any(abs(part) > OFF_CENTRE * length for part, length in zip(off, scan.frame_shape, strict=True)):
             yield (
                 f"the mean pattern's centre of mass lies {off[0]:+.1f} rows, {off[1]:+.1f} columns from the middle: "
-                "crop about the true zero frequency"
+                "crop about the true zero frequency (ptychow prepare --centre ROW,COLUMN --crop SIZE)"
             )
     height, width = scan.frame_shape
     if height != width or height % SIZE_MULTIPLE:
@@ -269,7 +290,7 @@ def _wrong_with_geometry(found: Inspection) -> Iterator[str]:
         yield f"{pattern.repeated:,} positions occur more than once"
     step = found.step_px
     if step is not None and pattern.kind != "single point":
-        if step > min(scan.frame_shape) or step < 0.01:
+        if found.step_is_wrong:
             yield f"a step of {step:.3g} object pixels cannot be right: check the unit of positions and the pixel size"
         elif found.beam_diameter is not None and step > 0.7 * found.beam_diameter:
             yield f"little overlap: steps of {step:.1f} px under a beam of {found.beam_diameter:.1f} px"

@@ -35,6 +35,8 @@ __all__ = [
     "patch_metrics",
     "phase_metrics",
     "psnr",
+    "resolution_text",
+    "soft_window",
     "ssim",
     "stitch_notebook",
 ]
@@ -173,18 +175,28 @@ class FourierRingCorrelation:
         return float(self.frequency[ring - 1] + part * (self.frequency[ring] - self.frequency[ring - 1]))
 
 
+def soft_window(weight: NDArray[Any]) -> NDArray[np.float64]:
+    """A weight (H, W) that falls to 0 towards every edge of its region (the image's border included).
+
+    Cosine-tapered (Harris, Proc. IEEE 66, 51 (1978)): the flanks are half as wide as the region is deep.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(np.pad(weight > 0, 1))[1:-1, 1:-1]
+    return weight * np.sin(np.pi / 2 * np.minimum(2 * depth / depth.max(), 1)) ** 2
+
+
 def frc(estimate: NDArray[Any], reference: NDArray[Any], weight: Weight = None) -> FourierRingCorrelation:
     """Fourier ring correlation (Saxton and Baumeister 1982) of two aligned complex (H, W) images.
 
     Re sum F1 conj(F2) / sqrt(sum |F1|^2 sum |F2|^2) over rings one frequency step of the shorter side wide, without
-    the zero frequency. Both images lose their weighted mean and are multiplied by a Hann window and the weight.
+    the zero frequency. Both images lose their weighted mean and are multiplied by `soft_window`: a sharp edge is the
+    same in both, and would make them agree at every frequency.
     Correlated images (a reconstruction against the truth) are judged at 0.5; only two independent halves of the data
     at `half_bit`.
     """
     height, width = reference.shape
-    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
-    if weight is not None:
-        window = window * np.asarray(weight) / np.max(weight)
+    window = soft_window(np.ones(reference.shape) if weight is None else np.asarray(weight, np.float64))
     first, second = (
         np.fft.fft2(window * (image - np.average(image, weights=window))) for image in (estimate, reference)
     )
@@ -202,6 +214,14 @@ def frc(estimate: NDArray[Any], reference: NDArray[Any], weight: Weight = None) 
     return FourierRingCorrelation(
         np.arange(1, steps // 2 + 1) / steps, correlation, total(np.ones(ring.size)).astype(int)
     )
+
+
+def resolution_text(crossing: float, pixel_size: float | None = None) -> str:
+    """A `crossing` (cycles/pixel) in words, with the half-period where the pixel (metres) is known."""
+    if crossing >= 0.5:
+        return "> 0.5 cycles/pixel (never crossed)"
+    half = "" if pixel_size is None else f" (half-period {pixel_size / crossing / 2 * 1e9:.3g} nm)"
+    return f"{crossing:.3g} cycles/pixel{half}"
 
 
 def half_bit(pixels: NDArray[Any]) -> NDArray[np.float64]:

@@ -24,10 +24,11 @@ from ptychow.networks.base import PatternNetwork
 from ptychow.optics.beam import intensity
 from ptychow.orientation import Orientation
 from ptychow.residual import Reference
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import Geometry, Scan, spread
 from ptychow.shipped import model_file
 from ptychow.tensor_files import read_tensors, write_tensors
 
+FORCED = "forced: "  # begins the warnings that were refusals
 # Frames looked at when a scan is compared with a Model: as many as set the scale.
 CHECKED_FRAMES = 64
 # Without a dose study of the Model: where raw-count networks were seen to err (Babu et al., Nat Commun 14:7059, 2023).
@@ -88,7 +89,7 @@ class Model:
 
     card: `ModelCard`. network: in eval mode. probe: (modes, n, n) complex64 on the prepared grid, or None.
     mean_pattern: (n, n) float32, mean input of the training frames before standardisation: shows another orientation,
-    probe or centre; all 0 where unknown.
+    probe or centre; all 0 where unknown. name: what to call it in results: its file's stem, or what `training` names.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Model:
         network: PatternNetwork,
         probe: NDArray[np.complex64] | None,
         mean_pattern: NDArray[np.float32],
+        name: str = "",
     ) -> None:
         self.card = card
+        self.name = name or card.network
         self.network = network.eval()
         self.probe = probe
         self.mean_pattern = mean_pattern
@@ -126,10 +129,12 @@ class Model:
             raise InputError("a safetensors file, but no PtychoW Model", file=path, expected="metadata under 'ptychow'")
         try:
             card = ModelCard.model_validate_json(text)
-            with about(path):
+            # Shapes only: whatever settings a file names, memory is taken for the weights that it holds.
+            with about(path), torch.device("meta"):
                 network = build(card.network, **card.settings)
             weights = {n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")}
-            network.load_state_dict(weights)
+            network.load_state_dict(weights, assign=True)
+            network.float()
             mean_pattern = tensors["mean_pattern"].numpy()
             probe = torch.view_as_complex(tensors["probe"]).numpy() if "probe" in tensors else None
         except ValidationError as error:
@@ -143,7 +148,7 @@ class Model:
             raise InputError(
                 "damaged", file=path, field="mean_pattern, probe", found=mean_pattern.shape, expected="equal (n, n)"
             )
-        return cls(card, network, probe, mean_pattern)
+        return cls(card, network, probe, mean_pattern, path.stem)
 
     def prepare_for(self, scan: Scan, scale: Literal["scan", "model"] = "scan") -> Preparation:
         """The Model's Preparation for this scan: with the scan's own bad pixels, saturation and markers.
@@ -159,18 +164,23 @@ class Model:
         """What differs between this scan and the data the Model was made for, in words.
 
         Raises MismatchError for what makes the result meaningless (frame size, pixel size, another instrument's mean
-        pattern, a raw-count network far outside its count rate), unless `force`: then it is a warning like the others.
+        pattern, a raw-count network far outside its count rate), unless `force`: then it is a warning that begins with
+        `FORCED`. Frames that cannot be brought to the network's size are always refused.
         """
         refusals, warnings = [], []
         expected, found = self.card.frame_shape, scan.frame_shape
         if expected != found:
-            refusals.append(f"frames of {found} pixels, but the Model was made for {expected}" + _way(found, expected))
-            if force and self.card.preparation.output_size(found) != (self.patch_size, self.patch_size):
-                raise MismatchError(f"{scan.name}: {refusals[0]}; not even --force can use them")
+            sizes = [f"{height} x {width}" for height, width in (found, expected)]
+            words = f"frames of {sizes[0]} pixels, but the Model {self.name} was made for {sizes[1]}"
+            if not self._takes(found):
+                raise MismatchError(words, file=scan.name, remedy=_way(found, expected))
+            refusals.append(words)
         model_pixel = self.card.geometry.pixel_size
         scan_pixel = self.card.preparation.output_geometry(scan.geometry, found).pixel_size
-        if model_pixel is None or scan_pixel is None:
-            warnings.append("pixel size unknown, not checked")
+        if scan_pixel is None:
+            warnings.append("the scan's pixel size is unknown, not checked (--pixel-size-nm)")
+        elif model_pixel is None:
+            warnings.append(f"the Model {self.name} does not know its pixel size: the scan's is not checked")
         elif abs(scan_pixel / model_pixel - 1) > 0.02:
             refusals.append(
                 f"object pixel of {scan_pixel * 1e9:.4g} nm, but the Model was made for {model_pixel * 1e9:.4g} nm"
@@ -185,7 +195,14 @@ class Model:
             raise MismatchError(
                 "; ".join(refusals), file=scan.name, remedy="Use a Model made for this instrument, or --force"
             )
-        return refusals + warnings
+        return [FORCED + words for words in refusals] + warnings
+
+    def _takes(self, frame_shape: tuple[int, int]) -> bool:
+        """Whether the Model's Preparation makes its network's input of frames (H, W)."""
+        try:
+            return self.card.preparation.output_size(frame_shape) == (self.patch_size, self.patch_size)
+        except InputError:
+            return False
 
     def _check_counts(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
         if self.card.counts_per_frame is None:
@@ -215,9 +232,8 @@ class Model:
         if not self.mean_pattern.any():
             warnings.append("mean pattern of the training frames unknown, not checked")
             return
-        count = min(CHECKED_FRAMES, len(scan))
-        chosen = np.unique(np.linspace(0, len(scan) - 1, count).astype(int))
-        mean = preparation.unstandardised().apply(scan.frames[chosen])[:, 0].mean(axis=0)
+        chosen = scan.frames[spread(len(scan), CHECKED_FRAMES)]
+        mean = preparation.unstandardised().apply(chosen)[:, 0].mean(axis=0)
         match = self.match_pattern(mean)
         best = max(match, key=lambda o: match[o])
         if match[Orientation.IDENTITY] > SIMILAR_PATTERN:
@@ -240,12 +256,13 @@ class Model:
 
 
 def _way(found: tuple[int, int], expected: tuple[int, int]) -> str:
-    """How frames of one shape could be brought to another, in words; nothing where they cannot."""
-    factor = min(here // there for here, there in zip(found, expected, strict=True))
-    if factor < 1:
-        return ", which is larger"
-    crop, bins = f"crop to {expected[0]} x {expected[1]}", f"bin by {factor}"
-    return f" (to get there, {crop}" + (f", or {bins})" if factor > 1 else ")")
+    """How frames of one shape could be brought to another, in words."""
+    other, size = "a Model made for such frames", expected[0]
+    factor = min(found) // size
+    if expected != (size, size) or factor < 1:
+        return f"Use {other}"
+    bins = f", or --crop {size * factor} --bin {factor}" if factor > 1 else ""
+    return f"Bring them there (ptychow prepare FILE --crop {size}{bins}), or use {other}"
 
 
 def _correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:

@@ -192,13 +192,12 @@ def find_orientation(
     their axes are known.
     device, seed: as for `label`. on_trial: called after every trial; `number_of_trials` says how often.
 
-    Raises InputError for a probe to trust that is not there, for fewer than 8 frames, and what `label` raises.
+    Raises InputError for a probe to trust that is not there, for fewer than 8 frames with counts, and what `label`
+    raises.
     """
     trusted = scan.probe is not None if trust_probe is None else trust_probe
     if trusted and scan.probe is None:
         raise InputError("nothing to trust", file=scan.name, field="probe", remedy="Find the class without one")
-    if len(scan) < 8:
-        raise InputError("too few", file=scan.name, field="frames", found=len(scan), expected="8 or more")
     choose_modes(scan, None)
     trials = _Trials(scan.select(central(scan.positions_px, FRAMES)), trusted, solver_device(device), seed)
     candidates: list[_Candidate] = trials.trusted(positions) if trusted else trials.blind()
@@ -272,11 +271,13 @@ class _Trials:
     """Short reconstructions of neighbouring frames, nearest to the middle first, some of them unseen."""
 
     def __init__(self, scan: Scan, trusted: bool, device: str, seed: int) -> None:
-        self.scan, self.fixed, self.device, self.seed = scan, trusted, device, seed
-        data = measure(scan)
+        self.fixed, self.device, self.seed = trusted, device, seed
+        self.scan, data = measure(scan)
+        if len(data) < 8:
+            raise InputError("too few that hold counts", file=scan.name, field="frames", found=len(data), expected=8)
         self.data = {orientation: _turned(data, orientation) for orientation in Orientation}
-        self.unseen = np.arange(min(len(scan), INNER))[1::UNSEEN]
-        self.seen = np.setdiff1d(np.arange(len(scan)), self.unseen)
+        self.unseen = np.arange(min(len(data), INNER))[1::UNSEEN]
+        self.seen = np.setdiff1d(np.arange(len(data)), self.unseen)
 
     def trusted(self, positions: Sequence[Orientation]) -> list[_Candidate]:
         """All pairs, with the scan's probe."""

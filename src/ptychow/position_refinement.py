@@ -91,9 +91,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Refined:
-    """scan: with the refined positions; what they were before is in `nominal_positions`, if nothing was there yet.
+    """scan: with the refined positions, without frames that hold no counts; what they were before is in
+    `nominal_positions`, if nothing was there yet.
 
-    moved_px: (N, 2) by how much, object pixels, of mean zero. rounds: what each did. uncertain: (N,) bool, frames that
+    moved_px: (n, 2) by how much, object pixels, of mean zero. rounds: what each did. uncertain: (n,) bool, frames that
     no place explains as well as the others are explained. seconds: wall time.
     """
 
@@ -143,12 +144,12 @@ class _Refinement:
     """Positions on their way; see `refine_positions`."""
 
     def __init__(self, scan: Scan, modes: int, reach: float, device: str, seed: int) -> None:
-        self.scan, self.reach, self.device = scan, reach, device
-        self.data = measure(scan)
+        self.scan, self.data = measure(scan)
+        self.reach, self.device = reach, device
         self.probe, _ = starting_probe(scan, modes, self.data.mean_pattern, self.data.good)
-        self.given = scan.positions_px
+        self.given = self.scan.positions_px
         self.positions = self.given.copy()
-        self.errors = np.zeros(len(scan))
+        self.errors = np.zeros(len(self.scan))
         self.seed = seed
         self.damping = 1.0
         self.rounds: list[Round] = []

@@ -40,6 +40,33 @@ class PreparedFrames:
         return counts.astype(self.dtype)[0 if stored.ndim == 2 else slice(None)]
 
 
+@dataclass(frozen=True)
+class SwappedFrames:
+    """Frames whose quarters are swapped when they are read: zero frequency from the corner to the middle."""
+
+    frames: Frames
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W)."""
+        return self.frames.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values."""
+        return self.frames.dtype
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As `ptychow.scan.Frames`."""
+        return np.fft.fftshift(self.frames[index], axes=(-2, -1))
+
+
+def swap_quarters(scan: Scan) -> Scan:
+    """The scan with zero frequency of its frames, and of its mask, moved from pixel [0, 0] to [H//2, W//2]."""
+    mask = None if scan.mask is None else np.fft.fftshift(scan.mask)
+    return replace(scan, frames=SwappedFrames(scan.frames), mask=mask)
+
+
 def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:
     """The scan with prepared frames, and with mask, geometry, probe, object and pixel positions to match.
 

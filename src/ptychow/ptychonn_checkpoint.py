@@ -23,7 +23,7 @@ from ptychow.detector import Preparation
 from ptychow.errors import InputError
 from ptychow.model import CHECKED_FRAMES, Model, ModelCard, software_versions
 from ptychow.networks import build
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import Geometry, Scan, spread
 
 Inputs = Literal["counts", "standardised"]
 # The published scripts set smaller counts to 0.
@@ -62,7 +62,7 @@ def import_ptychonn(
     mean_pattern = np.zeros(frame_shape, np.float32)
     if scan is not None:
         preparation = Preparation.fit(scan, size=size, transform="raw", threshold=THRESHOLD, scale="none")
-        chosen = np.unique(np.linspace(0, len(scan) - 1, CHECKED_FRAMES).astype(int))
+        chosen = spread(len(scan), CHECKED_FRAMES)
         frames = scan.frames[chosen]
         counts, mean_pattern = preparation.mean_counts(frames), preparation.apply(frames)[:, 0].mean(axis=0)
         probe = None if scan.probe is None else preparation.probe(scan.probe)
@@ -91,10 +91,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise InputError("no such file", file=path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:120]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError):
         raise InputError(
-            f"not a PyTorch state dict that can be read without running code ({reason})",
+            "not a PyTorch state dict that can be read without running code",
             file=path,
             remedy="Save it with torch.save(model.state_dict(), FILE)",
         ) from None

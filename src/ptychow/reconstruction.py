@@ -18,16 +18,21 @@ from ptychow.detector import Preparation
 from ptychow.engines import open_engine
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError, about
+from ptychow.files import cannot_write
 from ptychow.formats.cxi import write_reconstruction
-from ptychow.model import CHECKED_FRAMES, Model
+from ptychow.model import CHECKED_FRAMES, FORCED, Model
 from ptychow.scan import Geometry, ObjectImage, Scan
 from ptychow.stitch import Canvas, Patches, central_crop, probe_weight, solve_constants
-from ptychow.trust import Watch, judge_disagreement, judge_residual
+from ptychow.trust import SEVERITY, WINDOW, Light, Watch, judge_disagreement, judge_residual
+from ptychow.words import counted
 
 # Patches are kept for the final solve of their constants; beyond this many bytes in a temporary file instead of memory.
 SPOOL_LIMIT = 2e9
 CENTRAL_CROP = 12  # pixels, the PtychoNN notebooks'
 STITCHED_AT_A_TIME = 64
+# Windows of a scan at most in which patches are compared with their neighbours.
+MOST_WINDOWS = 16
+SUSPECT = "; suspect the positions: unit, pixel size (--pixel-size-nm), axes (ptychow orient)"
 
 Stitching = Literal["probe", "central-crop"]
 
@@ -66,12 +71,11 @@ class Reconstruction:
             probe=self.probe,
             residuals=self.residuals,
             refined_from=self.network_image,
-            metadata={},
             summary=self.summary,
         )
 
     def save_picture(self, path: str | Path, title: str = "") -> None:
-        """Write a PNG of amplitude and phase where light fell."""
+        """Write a PNG of amplitude and phase where light fell. title: by default `self.title`."""
         from ptychow.figures import reconstruction_figure
 
         reconstruction_figure(
@@ -81,8 +85,16 @@ class Reconstruction:
             region=self.lit,
             pixel_size=self.geometry.pixel_size,
             origin=self.image.origin,
-            title=title,
+            title=title or self.title,
         )
+
+    @property
+    def title(self) -> str:
+        """Scan and Model, and before them whether use of the Model was forced, or what it gave is doubtful."""
+        forced = any(words.startswith(FORCED) for words in self.warnings)
+        mark = FORCED if forced else "doubtful: " if self.summary["light"] in ("amber", "red") else ""
+        refined = "" if self.network_image is None else ", refined"
+        return f"{mark}{self.summary['scan']}, {self.summary['model']}{refined}"
 
     @property
     def lit(self) -> NDArray[np.bool_]:
@@ -128,14 +140,14 @@ def reconstruct(
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
         patches = _spool((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
-        passed = _Pass(scan, model, preparation, opened, len(weight))
+        passed = _Pass(scan, positions, model, preparation, opened, len(weight))
         for indices, batch in passed.batches(batch_size):
             if not solve:
                 canvas.add(batch, positions[indices])
             if patches is not None:
                 patches[indices] = batch
             if advance is not None:
-                advance(passed.newest)
+                advance(passed.batch_length)
         lit = np.flatnonzero(passed.lit)
         if not lit.size:
             raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
@@ -156,7 +168,8 @@ def reconstruct(
         seconds=time.perf_counter() - started,
         stitching=stitching,
         residuals=passed.residuals,
-        warnings=[*warnings, *passed.warnings(canvas)],
+        warnings=[*warnings, *passed.warnings()],
+        light=passed.light(),
         patches=kept,
         fingerprint=scan.fingerprint(),
         saturated_pixels=passed.saturated,
@@ -177,17 +190,21 @@ def finished(
     stitching: Stitching,
     residuals: NDArray[np.float32],
     warnings: list[str],
+    light: Light,
     patches: NDArray[np.complex64] | None = None,
     **more: Any,
 ) -> Reconstruction:
     """The Reconstruction of a stitched canvas, offline and live.
 
     scan: whose name and geometry it has. frames, dark: how many there were, and how many of them held no counts.
-    residuals: (frames,). more: entries of the summary.
+    residuals: (frames,). light: what residuals and disagreement say of the Model. more: entries of the summary.
     """
     known = residuals[np.isfinite(residuals)]
     return Reconstruction(
-        canvas.object_image(f"network {model.card.network}, {frames} frames of {scan.name}, stitched by {stitching}"),
+        canvas.object_image(
+            f"network {model.card.network} of the Model {model.name}, {frames} frames of {scan.name}, "
+            f"stitched by {stitching}"
+        ),
         canvas.coverage(),
         canvas.variance(),
         preparation.output_geometry(scan.geometry, scan.frame_shape),
@@ -195,6 +212,7 @@ def finished(
         tuple(warnings),
         {
             "scan": scan.name,
+            "model": model.name,
             "network": model.card.network,
             "frames": frames,
             "frames_without_counts": dark,
@@ -208,6 +226,7 @@ def finished(
             "count_scale": preparation.scale_value,
             "median_residual": float(np.median(known)) if known.size else None,
             "disagreement": canvas.disagreement(),
+            "light": light,
             "warnings": warnings,
             "versions": model.card.versions,
             **more,
@@ -236,47 +255,74 @@ def stitch_solved(
 class _Pass:
     """One pass of a scan's frames through preparation and network, and what was met on the way."""
 
-    def __init__(self, scan: Scan, model: Model, preparation: Preparation, engine: Engine, size: int) -> None:
-        self.scan, self.preparation, self.engine, self.size = scan, preparation, engine, size
+    def __init__(
+        self,
+        scan: Scan,
+        positions: NDArray[np.float64],
+        model: Model,
+        preparation: Preparation,
+        engine: Engine,
+        size: int,
+    ) -> None:
+        self.scan, self.positions, self.preparation, self.engine, self.size = scan, positions, preparation, engine, size
         self.watch = Watch(model, preparation, scan.frame_shape)
+        self.disagreements: list[float] = []
+        self._to_next_window = WINDOW
         self.residuals = np.full(len(scan), np.nan, np.float32)
         self.lit = np.zeros(len(scan), bool)
         self.saturated = 0
         self.seconds = 0.0
-        self.newest = 0
+        self.batch_length = 0
 
     def batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64]]]:
         """Indices and complex patches (b, m, m) of the frames that hold counts, a batch at a time."""
-        nothing = self.preparation.apply(np.zeros((1, *self.scan.frame_shape), np.uint16))
         for indices, frames in self.scan.batches(batch_size):
             began = time.perf_counter()
             with about(self.scan.name):
                 inputs = self.preparation.apply(frames)
                 self.saturated += int(self.preparation.count_saturated(frames).sum())
-            lit = (inputs != nothing).any(axis=(1, 2, 3))
+            lit = self.watch.lit(inputs)
             patches = self.engine.predict(inputs[lit]) if lit.any() else np.zeros((0, *inputs.shape[2:]), np.complex64)
             self.seconds += time.perf_counter() - began
             self.lit[indices] = lit
             self.residuals[indices[lit]] = self.watch.see(inputs[lit], patches)
-            self.newest = len(indices)
+            self._compare(patches, self.positions[indices[lit]])
+            self.batch_length = len(indices)
             yield indices[lit], central_crop(patches, self.size)
 
-    def warnings(self, canvas: Canvas) -> list[str]:
+    def _compare(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
+        """Measure now and then, as `calibrate_light` did, how much neighbours disagree."""
+        self.watch.place(patches, positions)
+        self._to_next_window -= len(patches)
+        if self._to_next_window <= 0 and self.watch.model.card.disagreement is not None:
+            found = self.watch.disagreement()
+            self.disagreements += [] if found is None else [found]
+            self._to_next_window = max(WINDOW, len(self.scan) // MOST_WINDOWS)
+
+    def warnings(self) -> list[str]:
         """What the user should know of the frames, in words."""
         found = []
         if not self.lit.all():
-            dark = f"{(~self.lit).sum()} frames without counts were left out (the first: {self.lit.argmin()})"
-            found.append(dark)
+            dark = counted(int((~self.lit).sum()), "frame")
+            found.append(f"without counts, left out: {dark} (the first: {self.lit.argmin()})")
         if self.saturated:
-            found.append(f"{self.saturated} saturated pixels, cut at {self.preparation.saturation:g} counts")
+            cut = f"cut at {self.preparation.saturation:g} counts"
+            found.append(f"{counted(self.saturated, 'saturated pixel')}, {cut}")
+        return [*found, *(words for _, words in self._judged() if words)]
+
+    def light(self) -> Light:
+        """What residuals and disagreement say, the worse of them; unknown where the Model was never calibrated."""
+        return max((light for light, _ in self._judged()), key=SEVERITY.index, default="unknown")
+
+    def _judged(self) -> Iterator[tuple[Light, str]]:
+        """The lights of residuals and disagreement with their words, as far as there are any."""
         known = self.residuals[np.isfinite(self.residuals)]
         card = self.watch.model.card
         if card.residual is not None and known.size:
-            found.append(judge_residual(card.residual, float(np.median(known)))[1])
-        # Known for weights from the probe, over all of a patch.
-        if card.disagreement is not None and canvas.size == len(self.watch.model.mean_pattern):
-            found.append(judge_disagreement(card.disagreement, canvas.disagreement())[1])
-        return [words for words in found if words]
+            yield judge_residual(card.residual, float(np.median(known)))
+        if card.disagreement is not None and self.disagreements and self.size == len(self.watch.model.mean_pattern):
+            light, words = judge_disagreement(card.disagreement, float(np.median(self.disagreements)))
+            yield light, words and words + SUSPECT
 
 
 def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
@@ -293,11 +339,14 @@ def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
 
 
 def _spool(shape: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
-    """Room for all patches, zero, in memory or in a new file."""
+    """Room for all patches, zero, in memory or in a new file. Raises PtychoWError where the disk has none."""
     if np.prod(shape, dtype=float) * 8 <= SPOOL_LIMIT:
         return np.zeros(shape, np.complex64)
     # Room is taken now: a memory map of a disk that fills up later would end the process without a word.
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 8)
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 8)
+    except OSError as error:
+        raise cannot_write(path, error.strerror) from None
     return np.memmap(path, np.complex64, "r+" if path.stat().st_size else "w+", shape=shape)

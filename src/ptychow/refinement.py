@@ -72,6 +72,4 @@ def refine_reconstruction(
 
 def as_counts(scan: Scan, model: Model) -> Scan:
     """The scan as the Model's network sees it, but in counts, and without labels."""
-    preparation = model.prepare_for(scan).unstandardised()
-    counts = preparation.replace(transform="raw", scale="none", scale_value=1.0, threshold=0.0)
-    return prepare_scan(replace(scan, object=None, label_patches=None), counts)
+    return prepare_scan(replace(scan, object=None, label_patches=None), model.prepare_for(scan).as_counts())

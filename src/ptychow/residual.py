@@ -10,20 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ptychow.optics.propagation import far_field
+from ptychow.optics.propagation import expected_counts
 
 
 def predicted_amplitudes(
     patches: NDArray[np.complexfloating], probe: NDArray[np.complexfloating]
 ) -> NDArray[np.float32]:
-    """Root counts (b, n, n) expected of complex patches (b, n, n) lit by a probe (modes, n, n), whose mutually
-    incoherent modes add as intensities: sqrt(sum over m of |F[probe_m * patch]|^2).
-    """
-    intensity = np.zeros(patches.shape, np.float32)
-    for mode in probe:
-        field = far_field((patches * mode).astype(np.complex64))
-        intensity += field.real**2 + field.imag**2
-    return np.sqrt(intensity)
+    """Root counts (b, n, n) expected of complex patches (b, n, n) lit by a probe (modes, n, n)."""
+    return np.sqrt(expected_counts(probe[None], patches)).astype(np.float32, copy=False)
 
 
 def frame_residuals(
@@ -56,7 +50,7 @@ class Reference(BaseModel):
 
     amber: the 95 % quantile of what was found, but at least 1.15 times its median; red lies as far above amber as amber
     lies above the median. frames: how many were used. data: which of the training scan's ("held-out", "validation",
-    "training").
+    "training"; "unlabelled": any, as none of their labels was seen).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -107,7 +107,7 @@ class ObjectImage:
 
     image: (rows, columns) complex64, amplitude * exp(+i phase).
     origin: position, in object pixels of the scan's frame, of pixel [0, 0]; position p lies at index p - origin.
-    source: how it came about, in words ("simulation", "LSQML, 40 epochs", "network w3 ...").
+    source: how it came about, in words ("simulation", "LSQML, 40 epochs", "network w3 of ...").
     """
 
     image: NDArray[np.complex64]
@@ -213,9 +213,14 @@ class Scan:
         """SHA-256 (hex, 16 digits) of shape, dtype, positions and up to 16 frames: tells data sets apart cheaply."""
         digest = hashlib.sha256(f"{self.frames.shape}{self.frames.dtype}{self.position_unit}".encode())
         digest.update(np.ascontiguousarray(self.positions).tobytes())
-        for index in np.unique(np.linspace(0, len(self) - 1, 16).astype(int)):
+        for index in spread(len(self), 16):
             digest.update(np.ascontiguousarray(self.frames[int(index)]).tobytes())
         return digest.hexdigest()[:16]
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of `count` indices, in order, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
 
 
 def _check(scan: Scan) -> None:

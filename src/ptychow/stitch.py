@@ -13,12 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychow.devices import free_memory
 from ptychow.errors import InputError
+from ptychow.optics.beam import intensity
 from ptychow.patches import corners
 from ptychow.scan import ObjectImage
 
 # Relative weight of the darkest pixel: small enough not to matter where light falls, never zero.
 WEIGHT_FLOOR = 1e-3
+# Of the sums: complex128, and two of float64.
+PIXEL_BYTES = 32
 # Patches shifted at a time: few enough to stay in a processor's cache.
 CACHED_PATCHES = 8
 
@@ -36,20 +40,17 @@ class Patches(Protocol):
         ...
 
 
-def probe_weight(probe: NDArray[np.complexfloating], size: int | None = None) -> NDArray[np.float32]:
-    """Stitching weight of each patch pixel: the probe's intensity over all modes, largest value 1, never zero.
-
-    probe: (modes, n, n); result (n, n), or its central `size` x `size` pixels.
+def probe_weight(probe: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+    """Stitching weight (n, n) of each patch pixel: the intensity of the probe (modes, n, n), largest value 1, never
+    zero.
     """
-    intensity = (np.abs(probe) ** 2).sum(axis=0)
-    if size is not None:
-        intensity = central_crop(intensity, size)
-    largest = intensity.max()
+    light = intensity(probe)
+    largest = light.max()
     if not (np.isfinite(largest) and largest > 0):
         raise InputError(
             "no light in it", field="probe", found=f"largest intensity {largest}", expected="a finite probe"
         )
-    return np.maximum(intensity / largest, WEIGHT_FLOOR).astype(np.float32)
+    return np.maximum(light / largest, WEIGHT_FLOOR).astype(np.float32)
 
 
 def central_crop(images: NDArray, size: int) -> NDArray:
@@ -66,6 +67,7 @@ class Canvas:
 
     positions_px: (N, 2) of all points that will come, object pixels: they set the size.
     weight: (n, n), positive; n is the size of the patches.
+    Raises InputError where the sums do not fit into memory.
     """
 
     def __init__(self, positions_px: NDArray[np.float64], weight: NDArray[np.float32]) -> None:
@@ -77,6 +79,15 @@ class Canvas:
         high = np.ceil(first.max(axis=0) - 1e-9) + self.size
         self.origin = (float(low[0]), float(low[1]))
         self.shape = (int(high[0] - low[0]), int(high[1] - low[1]))
+        needed = PIXEL_BYTES * self.shape[0] * self.shape[1]
+        if needed > free_memory():
+            raise InputError(
+                f"span {self.shape[0]:,} x {self.shape[1]:,} object pixels",
+                field="positions",
+                found=f"{needed / 2**30:,.1f} GiB needed",
+                expected=f"at most the {free_memory() / 2**30:,.1f} GiB that are free",
+                remedy="Check their unit",
+            )
         self._sum: NDArray[np.complex128] = np.zeros(self.shape, np.complex128)
         self._power: NDArray[np.float64] = np.zeros(self.shape)
         self._weight: NDArray[np.float64] = np.zeros(self.shape)

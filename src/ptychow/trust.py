@@ -113,19 +113,19 @@ def _judge_pattern(match: Mapping[Orientation, float]) -> list[tuple[Light, str]
 
 def judge_residual(reference: Reference, residual: float) -> tuple[Light, str]:
     """The light for a median residual, and what it says, in words (nothing where it is green)."""
-    return _judge(reference, residual, "residual: {:.2f} of the diffraction is not explained by the patches")
+    return _judge(reference, residual, "residual: {:.3f} of the diffraction is not explained by the patches")
 
 
 def judge_disagreement(reference: Reference, disagreement: float) -> tuple[Light, str]:
     """The light for a disagreement, and what it says, in words (nothing where it is green)."""
-    return _judge(reference, disagreement, "disagreement: {:.2f} of the patches is not shared by their neighbours")
+    return _judge(reference, disagreement, "disagreement: {:.3f} of the patches is not shared by their neighbours")
 
 
 def _judge(reference: Reference, value: float, words: str) -> tuple[Light, str]:
     if not value > reference.amber:
         return "green", ""
     light: Light = "red" if value > reference.red else "amber"
-    return light, f"{words.format(value)} ({reference.median:.2f} in known frames, doubtful from {reference.amber:.2f})"
+    return light, f"{words.format(value)} ({reference.median:.3f} in known frames, doubtful from {reference.amber:.3f})"
 
 
 class Watch:
@@ -134,9 +134,15 @@ class Watch:
     def __init__(self, model: Model, preparation: Preparation, frame_shape: tuple[int, int]) -> None:
         self.model, self.preparation = model, preparation
         self._good = preparation.output_mask(frame_shape)
+        self._nothing = preparation.apply(np.zeros((1, *frame_shape), np.uint16))
         self._residuals: deque[float] = deque(maxlen=WINDOW)
         self._counts: deque[float] = deque(maxlen=WINDOW)
         self._pattern = np.zeros(model.mean_pattern.shape)
+        self._placed: deque[tuple[NDArray[np.complexfloating], NDArray[np.float64]]] = deque()
+
+    def lit(self, inputs: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """(b,) which of the network inputs (b, 1, n, n) are of frames that hold counts: only these are to be seen."""
+        return (inputs != self._nothing).any(axis=(1, 2, 3))
 
     def see(self, inputs: NDArray[np.float32], patches: NDArray[np.complexfloating]) -> NDArray[np.float32]:
         """Residuals (b,) of network inputs (b, 1, n, n) that gave patches (b, n, n); NaN without a probe."""
@@ -146,19 +152,46 @@ class Watch:
             residuals = frame_residuals(measured, patches, self.model.probe, self._good)
         self._residuals.extend(residuals.tolist())
         self._counts.extend(np.einsum("bij,bij->b", measured, measured, dtype=np.float64).tolist())
-        self._pattern = self._pattern * (1 - 1 / WINDOW) ** len(measured) + measured.sum(axis=0) / WINDOW
+        # The Model's mean pattern is one of inputs, which are roots or counts.
+        patterns = measured if self.preparation.transform == "sqrt" else np.square(measured)
+        self._pattern = self._pattern * (1 - 1 / WINDOW) ** len(patterns) + patterns.sum(axis=0) / WINDOW
         return residuals
 
-    def evidence(self, disagreement: float | None = None, turn: Orientation | None = None) -> Evidence:
-        """Of the latest frames; at least one must have been seen. disagreement, turn: of patches, where known."""
-        known = self.model.card.counts_per_frame
+    def place(self, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]) -> None:
+        """Note where patches (b, n, n) lie (b, 2): the latest `WINDOW` are compared with each other. Cropped ones are
+        not: what is usual is known of whole ones.
+        """
+        if self.model.probe is None or patches.shape[1:] != self.model.probe.shape[1:]:
+            return
+        self._placed.append((patches, positions_px))
+        while sum(len(part) for part, _ in self._placed) - len(self._placed[0][0]) >= WINDOW:
+            self._placed.popleft()
+
+    def disagreement(self) -> float | None:
+        """Of the latest `WINDOW` patches; None before there are as many."""
+        latest = self._latest_placed()
+        return None if latest is None else patch_disagreement(self.model, *latest)
+
+    def _latest_placed(self) -> tuple[NDArray[np.complexfloating], NDArray[np.float64]] | None:
+        if sum(len(part) for part, _ in self._placed) < WINDOW:
+            return None
+        patches, positions = zip(*self._placed, strict=True)
+        return np.concatenate(patches)[-WINDOW:], np.concatenate(positions)[-WINDOW:]
+
+    def evidence(self) -> Evidence:
+        """Of the latest frames; at least one must have been seen."""
+        card, latest, disagreement, turn = self.model.card, self._latest_placed(), None, None
+        if card.disagreement is not None and latest is not None:
+            disagreement = patch_disagreement(self.model, *latest)
+            turn = turn_that_fits(self.model, *latest) if disagreement > card.disagreement.amber else None
+        known = card.counts_per_frame
         ratio = None if known is None else float(np.mean(list(self._counts))) / known
         match = self.model.match_pattern(self._pattern)
         return Evidence(float(np.median(list(self._residuals))), ratio, match, disagreement, turn)
 
-    def verdict(self, disagreement: float | None = None, turn: Orientation | None = None) -> Verdict:
-        """The light of the latest frames; unknown before the first. disagreement, turn: as `evidence`."""
-        return judge(self.model.card, self.evidence(disagreement, turn)) if self._counts else Verdict("unknown", ())
+    def verdict(self) -> Verdict:
+        """The light of the latest frames; unknown before the first."""
+        return judge(self.model.card, self.evidence()) if self._counts else Verdict("unknown", ())
 
 
 def patch_disagreement(model: Model, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]) -> float:
@@ -189,8 +222,8 @@ def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int
     """The Model with what is usual on frames it knows, of one scan it was trained on.
 
     parts: indices by what they are ("held-out", "validation", "training"); the first that has any is used, up to
-    `KNOWN_FRAMES` from its beginning. Disagreement is measured where these are neighbours. The Model itself where it
-    has no probe.
+    `KNOWN_FRAMES` from its beginning, without those that hold no counts. Disagreement is measured where these are
+    neighbours. The Model itself where it has no probe, or nothing is left.
     """
     from ptychow.engines.torch_engine import TorchEngine
 
@@ -201,14 +234,21 @@ def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int
     preparation, engine = model.prepare_for(scan), TorchEngine(model, "cpu")
     positions = scan.positions_px[chosen] / preparation.pixel_ratio(scan.frame_shape)
     watch = Watch(model, preparation, scan.frame_shape)
-    residuals, disagreements = [], []
+    residuals, disagreements = np.zeros(0, np.float32), []
     for start in range(0, len(chosen), WINDOW):
         part = slice(start, start + WINDOW)
         inputs = preparation.apply(scan.frames[chosen[part]])
-        patches = engine.predict(inputs)
-        residuals.append(watch.see(inputs, patches))
-        disagreements.append(patch_disagreement(model, patches, positions[part]))
-    found = {"residual": Reference.of(np.concatenate(residuals), len(chosen), data)}
-    if len(disagreements) >= FEWEST_WINDOWS and np.median(np.diff(chosen)) == 1:
-        found["disagreement"] = Reference.of(np.array(disagreements), len(chosen), data)
+        lit = watch.lit(inputs)
+        if not lit.any():
+            continue
+        patches = engine.predict(inputs[lit])
+        residuals = np.append(residuals, watch.see(inputs[lit], patches))
+        watch.place(patches, positions[part][lit])
+        disagreements.append(watch.disagreement())
+    if not residuals.size:
+        return model
+    found = {"residual": Reference.of(residuals, len(residuals), data)}
+    known = np.array([value for value in disagreements if value is not None])
+    if len(known) >= FEWEST_WINDOWS and np.median(np.diff(chosen)) == 1:
+        found["disagreement"] = Reference.of(known, len(residuals), data)
     return Model(model.card.model_copy(update=found), model.network, model.probe, model.mean_pattern)

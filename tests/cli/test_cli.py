@@ -161,6 +161,20 @@ def test_reports_speak_to_people_or_to_machines_or_not_at_all(capsys):
         assert shown.err == "warning: careful\n"
 
 
+def test_long_work_says_in_a_log_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr("ptychow.cli.common.LINE_SECONDS", 0.0)
+    with Report().progress("Working", 4) as advance:
+        advance(1, note="loss 0.1")
+    shown = capsys.readouterr()
+    assert (
+        shown.err.startswith("Working: 1 of 4, about ") and shown.err.endswith(" s left, loss 0.1\n") and not shown.out
+    )
+    for silent in (Report(quiet=True), Report(as_json=True)):
+        with silent.progress("Working") as advance:
+            advance()
+        assert capsys.readouterr() == ("", "")
+
+
 def test_progress_is_drawn_on_a_terminal_only(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with Report().progress("Working", 3) as advance:

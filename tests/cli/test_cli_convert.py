@@ -64,6 +64,8 @@ def test_positions_of_a_file(ptychow, scan, tmp_path, unlabelled):
     [
         (["SCAN"], "would overwrite the input"),
         (["b.cxi", "--to", "tiff"], "--to: unknown; found tiff, expected nxcxi or cxi or ptychodus"),
+        (["b.tiff"], "b.tiff: unknown ending; found .tiff, expected .cxi, .nxs"),
+        (["b"], "b: unknown ending; found none"),
         (["b.cxi", "--output", "c.cxi"], "OUT and --output: the output is named twice"),
         (["b.nxs", "--positions", "gone.csv"], "gone.csv: positions_file: no such file"),
     ],

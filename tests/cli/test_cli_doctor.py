@@ -1,9 +1,12 @@
 """`ptychow doctor`, and `ptychow reconstruct` with an engine of its own choice."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from ptychow.cli.doctor import EXTRAS
 from ptychow.engines import ENGINES, choice
 
 
@@ -22,6 +25,13 @@ def test_says_what_is_here(ptychow):
     summary = json.loads(ptychow("doctor", "--json")[1])
     assert set(summary["engines"]) == set(ENGINES) and summary["choices"] == []
     assert ptychow("doctor", "--quiet") == (0, "", "")
+
+
+def test_every_library_of_an_extra_is_looked_for():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {extra: len(requirements) for extra, requirements in extras.items() if extra not in ("all", "dev")}
+    assert {extra: len(libraries) for extra, (libraries, _) in EXTRAS.items()} == wanted
 
 
 def test_what_auto_chose_is_shown_with_its_reasons(scan_file, model_file, ptychow):

@@ -14,11 +14,20 @@ def test_prints_the_tables_and_writes_numbers_and_picture(scan_file, model_file,
     assert code == 0 and complaint == ""
     for words in ("share no object pixel", "phase, unexplained variance", "flat patch", "Stitched", "Per patch"):
         assert words in shown
-    numbers = json.loads(model_file.with_name("model_evaluation.json").read_text())
+    numbers = json.loads(scan_file.with_name("scan_model_evaluation.json").read_text())
     expected = evaluate(trained.model, scan, device="cpu")
     assert numbers["stitched"]["phase_unexplained_variance"] == pytest.approx(expected.headline, rel=1e-4)
     assert numbers["stitched_flat"]["phase_unexplained_variance"] == pytest.approx(1, abs=0.3)
-    assert model_file.with_name("model_evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert scan_file.with_name("scan_model_evaluation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_scans_have_two_evaluations_and_both_say_which_model(scan_file, model_file, ptychow):
+    second = scan_file.with_name("second.cxi")
+    second.write_bytes(scan_file.read_bytes())
+    for file in (scan_file, second):
+        assert ptychow("evaluate", model_file, file, "--device", "cpu", "--quiet")[0] == 0
+        numbers = json.loads(file.with_name(f"{file.stem}_model_evaluation.json").read_text())
+        assert (numbers["scan"], numbers["model"], numbers["network"]) == (file.name, "model", "w3")
 
 
 def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path, ptychow):
@@ -50,9 +59,10 @@ def test_the_ptychonn_layout_from_training_to_numbers(scan, tmp_path, ptychow):
     crop = ("--stitching", "central-crop", "--device", "cpu")
     code, shown, _ = ptychow("evaluate", model, file, *step, *crop)
     assert code == 0 and "Per patch" in shown and "Stitched" not in shown
-    assert (tmp_path / "m_evaluation.json").is_file() and not (tmp_path / "m_evaluation.png").exists()
+    written = tmp_path / "x_diff_m_evaluation.json"
+    assert written.is_file() and not written.with_suffix(".png").exists()
     code, _, complaint = ptychow("reconstruct", file, "--model", model, *step, *crop, "--quiet")
-    assert code == 0 and (tmp_path / "x_diff_w3.cxi").is_file()
+    assert code == 0 and (tmp_path / "x_diff_m.cxi").is_file()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,13 @@ def test_writes_the_file_and_says_what_it_takes(model_file, tmp_path, ptychow):
     assert summary["wrote"] == {"openvino": str(target), "its weights": str(target.with_suffix(".bin"))}
 
 
+def test_by_default_it_lies_beside_the_model(model_file, tmp_path, ptychow, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ptychow("export", model_file, "--quiet") == (0, "", "")
+    assert model_file.with_suffix(".onnx").is_file() and not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_preparation_may_be_inside(model_file, tmp_path, ptychow):
     target = tmp_path / "edge.onnx"
     code, shown, _ = ptychow("export", model_file, "-o", target, "--preparation-inside", "--counts", "uint32", "--json")

@@ -1,6 +1,7 @@
 """`ptychow label` from file to files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def test_writes_scan_and_picture_beside_the_input(file, capsys):
     assert np.array_equal(labelled.frames[:], scan.frames[:])
     assert np.array_equal(labelled.positions, scan.positions)
     assert imread(file.with_name("step_labelled.png")).std() > 0.1
+
+
+def test_what_inspect_calls_wrong_is_said_first_and_one_epoch_has_one_error(file, tmp_path, capsys):
+    scan = read_scan(file)
+    write_scan(tmp_path / "corner.cxi", replace(scan, frames=np.fft.fftshift(scan.frames[:], axes=(1, 2))))
+    assert run("label", tmp_path / "corner.cxi", "--epochs", 1, "--device", "cpu") == 0
+    said = capsys.readouterr()
+    assert "warning: zero frequency looks to be in the corners (fft-shifted): ptychow prepare --fftshift" in said.err
+    assert "error 0." in said.out and "->" not in said.out
 
 
 def test_json_is_one_object(file, tmp_path, capsys):

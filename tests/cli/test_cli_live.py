@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ptychow.cli.common import Report
+from ptychow.cli.live_results import Results
+from ptychow.errors import InputError
 from ptychow.formats import read_scan, write_scan
 from ptychow.formats.cxi import read_object
 from ptychow.reconstruction import reconstruct
@@ -15,7 +19,7 @@ pytest.importorskip("starlette")
 
 
 @pytest.fixture
-def ptychow():
+def apart():
     """`ptychow ARGUMENTS` in a process of its own, as a server deserves: (exit code, output, complaints)."""
 
     def call(*arguments):
@@ -26,9 +30,9 @@ def ptychow():
     return call
 
 
-def test_a_replayed_scan_is_written_as_reconstruct_would(ptychow, scan, scan_file, trained, model_file, tmp_path):
+def test_a_replayed_scan_is_written_as_reconstruct_would(apart, scan, scan_file, trained, model_file, tmp_path):
     target = tmp_path / "live.cxi"
-    code, out, err = ptychow(
+    code, out, err = apart(
         "live", "--source", scan_file, "--model", model_file, "-o", target, "--port", 0, "--keep-frames", "--json"
     )
     assert code == 0, err
@@ -45,8 +49,8 @@ def test_a_replayed_scan_is_written_as_reconstruct_would(ptychow, scan, scan_fil
     np.testing.assert_allclose(kept.positions_px, scan.positions_px, atol=1e-9)
 
 
-def test_it_says_where_the_page_is_and_what_became_of_the_frames(ptychow, scan_file, model_file, tmp_path):
-    code, out, err = ptychow(
+def test_it_says_where_the_page_is_and_what_became_of_the_frames(apart, scan_file, model_file, tmp_path):
+    code, out, err = apart(
         "live", "--source", f"replay:{scan_file}?rate=400", "--model", model_file, "-o", tmp_path / "a.cxi", "--port", 0
     )
     assert code == 0, err
@@ -62,15 +66,49 @@ def test_it_says_where_the_page_is_and_what_became_of_the_frames(ptychow, scan_f
         (("--source", "SCAN", "--address", "example.org"), 2, "not an address"),
         (("--source", "SCAN", "--stitching", "nicely"), 2, "--stitching"),
         (("--source", "SCAN", "--engine", "steam"), 2, "engine"),
-        (("--source", "SCAN", "-o", "FOLDER"), 1, "it is a folder"),
+        (("--source", "SCAN", "--precision", "int3"), 2, "--precision"),
+        (("--source", "SCAN?rate=-5"), 2, "rate=-5"),
+        (("--source", "SCAN", "-o", "SCAN"), 2, "would overwrite the input"),
+        (("--source", "watch:SCAN", "--positions", "SCAN", "-o", "SCAN"), 2, "would overwrite the input"),
+        (("--source", "SCAN", "--refine-from", "nowhere/scan.cxi"), 2, "no such folder"),
+        (("--source", "SCAN", "--refine-from", "MODEL"), 2, "model.safetensors"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(ptychow, scan_file, model_file, tmp_path, options, code, complaint):
-    given = [{"SCAN": scan_file, "FOLDER": tmp_path}.get(option, option) for option in options]
+    given = [option.replace("SCAN", str(scan_file)).replace("MODEL", str(model_file)) for option in options]
+    before = scan_file.read_bytes()
     target = () if "-o" in given else ("-o", tmp_path / "a.cxi")
     found, _, err = ptychow("live", *given, "--model", model_file, *target, "--port", 0)
     assert found == code and complaint in err and "Traceback" not in err
-    assert not list(tmp_path.glob("a*"))
+    assert not list(tmp_path.glob("a*")) and scan_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["result_2.cxi", "result_frames.cxi", "result_3_frames.cxi", "result.cxi"])
+def test_no_input_is_overwritten_by_a_later_scan_or_its_frames(tmp_path, name):
+    results = Results(Report(), tmp_path / "result.cxi", keep_frames=True, refining=None)
+    with pytest.raises(InputError, match="would overwrite the input"):
+        results.require_room([tmp_path / "other.cxi", tmp_path / name])
+    results.require_room([tmp_path / "result_old.cxi", tmp_path / "result_2.h5", tmp_path / "below" / name])
+
+
+def test_refining_finishes_the_picture(ptychow, unlabelled, model_file, tmp_path):
+    """With the frames that were kept, into an existing folder; and with those of the detector's file."""
+    folder, scan_file = tmp_path / "results", tmp_path / "unlabelled.cxi"
+    folder.mkdir()
+    write_scan(scan_file, unlabelled)
+    source = ("live", "--source", scan_file, "--model", model_file, "--port", 0, "--refine-epochs", 2, "--json")
+    code, out, err = ptychow(*source, "-o", folder)
+    assert code == 0, err
+    summary = json.loads(out)
+    target = Path(summary["wrote"]["refined object"])
+    assert target.parent == folder and target.name.startswith("live_") and target.with_suffix(".png").exists()
+    assert summary["refinement"]["epochs"] == 2 and "frames" not in summary["wrote"]
+    kept = read_object(target)
+    code, _, err = ptychow(*source, "-o", tmp_path / "from_file.cxi", "--refine-from", scan_file)
+    assert code == 0, err
+    found = read_object(tmp_path / "from_file.cxi")
+    assert "Pty-Chi" in found.source and found.origin == kept.origin
+    np.testing.assert_allclose(found.image, kept.image, atol=1e-3 * np.abs(kept.image).max())
 
 
 def test_an_empty_scan_is_an_error_and_writes_nothing(ptychow, scan, model_file, tmp_path):

@@ -17,9 +17,20 @@ def test_writes_object_and_picture_beside_the_scan(scan_file, model_file, traine
     code, shown, complaint = ptychow("reconstruct", scan_file, "--model", model_file, "--device", "cpu")
     assert code == 0 and complaint == "" and "80 frames in" in shown and "frames/s" in shown
     expected = reconstruct(scan, trained.model, device="cpu").image
-    saved = read_object(scan_file.with_name("scan_w3.cxi"))
+    saved = read_object(scan_file.with_name("scan_model.cxi"))
     np.testing.assert_array_equal(saved.image, expected.image)
-    assert scan_file.with_name("scan_w3.png").read_bytes().startswith(b"\x89PNG")
+    assert scan_file.with_name("scan_model.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_of_two_models_of_one_network_are_told_apart(scan_file, model_file, ptychow):
+    other = model_file.with_name("other.safetensors")
+    other.write_bytes(model_file.read_bytes())
+    for model in (model_file, other):
+        code, shown, _ = ptychow("reconstruct", scan_file, "--model", model, "--device", "cpu", "--json")
+        summary = json.loads(shown)
+        assert code == 0 and (summary["model"], summary["network"]) == (model.stem, "w3")
+    for name in ("model", "other"):
+        assert f"Model {name}," in read_object(scan_file.with_name(f"scan_{name}.cxi")).source
 
 
 def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path, ptychow):
@@ -38,7 +49,7 @@ def test_what_does_not_match_is_refused_and_force_goes_on_with_a_warning(model_f
     code, shown, complaint = ptychow("reconstruct", path, "--model", model_file, "--device", "cpu")
     assert (code, shown) == (2, "") and complaint.count("\n") == 1 and "--force" in complaint and "20 nm" in complaint
     code, _, complaint = ptychow("reconstruct", path, "--model", model_file, "--device", "cpu", "--force", "--quiet")
-    assert code == 0 and complaint.startswith("warning: object pixel of 20 nm")
+    assert code == 0 and complaint.startswith("warning: forced: object pixel of 20 nm")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +62,12 @@ def test_what_does_not_match_is_refused_and_force_goes_on_with_a_warning(model_f
         (["--output", "scan.cxi"], "would overwrite the input"),
         (["--output", "model.safetensors"], "would overwrite the input"),
         (["--output", "picture.png"], "names a picture"),
+        (["--workers", "2"], "--workers"),
+        (["--workers", "2", "--cluster", "tcp://127.0.0.1:9"], "--workers"),
+        (["--cluster", "local", "--positions", "positions.txt"], "--positions"),
+        (["--cluster", "local", "--refine"], "--refine"),
+        (["--cluster", "local", "--refine-epochs", "1"], "--refine-epochs"),
+        (["--cluster", "local", "--refine-seconds", "1"], "--refine-seconds"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line_and_code_2(

@@ -1,6 +1,7 @@
 """`ptychow reconstruct --refine` and `ptychow refine`, from files to files."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -14,8 +15,6 @@ pytest.importorskip("ptychi.api.task")
 @pytest.fixture
 def measured_file(scan, tmp_path):
     """The small scan with its probe, without its object."""
-    from dataclasses import replace
-
     path = tmp_path / "step.cxi"
     write_scan(path, replace(scan, object=None))
     return path
@@ -54,6 +53,16 @@ def test_refine_takes_an_object_from_a_file(ptychow, scan, scan_file, measured_f
     assert target.with_suffix(".png").exists()
     code, said, _ = ptychow("refine", measured_file, scan_file, *options, "--json")
     assert code == 0 and len(json.loads(said)["errors"]) == 2
+
+
+def test_an_object_that_is_of_no_help_is_a_warning(ptychow, scan, measured_file, tmp_path):
+    image = np.exp(2j * np.pi * np.random.default_rng(0).random(scan.object.image.shape)).astype(np.complex64)
+    write_scan(tmp_path / "noise.cxi", replace(scan, object=replace(scan.object, image=image)))
+    options = "--epochs", 1, "--device", "cpu", "--output", tmp_path / "fine.cxi", "--quiet"
+    code, _, complaint = ptychow("refine", measured_file, tmp_path / "noise.cxi", *options)
+    assert (
+        code == 0 and "warning: the object given does not explain the frames: started from a flat object" in complaint
+    )
 
 
 def test_refine_refuses_what_does_not_belong(ptychow, measured_file, scan_file):

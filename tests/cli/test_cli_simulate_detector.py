@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "live"))
 from receiving import frames_of, gathered, of_kind
 
+from ptychow.cli.simulate_detector import PORTS
 from ptychow.live.records import PositionRecord
 from ptychow.live.sources import open_sources
 
@@ -107,10 +108,25 @@ def test_file(ptychow, scan, scan_file, tmp_path, monkeypatch):
     ],
 )
 def test_what_makes_no_sense_is_told(ptychow, scan_file, arguments):
-    code, _, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", *arguments)
+    code, _, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", 0, *arguments)
     assert code == 2 and err.count("\n") == 1
 
 
 def test_nobody_listens(ptychow, scan_file):
-    code, out, err = ptychow("simulate-detector", scan_file, "--wait", "0.1")
-    assert code == 1 and "nobody" in err and "--source 'stream2://127.0.0.1:" in out
+    code, out, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", 0)
+    assert code == 1 and "nobody" in err
+    assert "ptychow live --source 'stream2://127.0.0.1:" in out and "--model MODEL" in out
+
+
+def test_a_port_that_is_taken(ptychow, scan_file):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        code, _, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", taken)
+    assert code == 1 and f"cannot listen on port {taken}" in err and "Traceback" not in err
+
+
+def test_it_listens_where_the_readme_looks_for_it():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"--source stream2://127.0.0.1:{PORTS['stream2']} " in readme

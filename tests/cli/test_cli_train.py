@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ptychow.errors import PtychoWError
+from ptychow.formats import write_scan
 from ptychow.model import Model
 
 QUICK = ("--epochs", 2, "--batch-size", 8, "--device", "cpu")
@@ -25,7 +28,8 @@ def test_writes_model_curves_and_picture_beside_the_scan(scan_file, ptychow):
     assert (folder / "scan_w3_training.png").read_bytes().startswith(b"\x89PNG")
     history = json.loads((folder / "scan_w3_training.json").read_text())
     assert len(history["history"]["train_loss"]) == 2 and history["recipe"]["name"] == "ptychow"
-    assert Model.load(folder / "scan_w3.safetensors").card.network == "w3"
+    card = Model.load(folder / "scan_w3.safetensors").card
+    assert card.network == "w3" and card.metrics["frames"] == 8
 
 
 def test_json_is_one_object(scan_file, tmp_path, ptychow):
@@ -37,6 +41,16 @@ def test_json_is_one_object(scan_file, tmp_path, ptychow):
     assert summary["network"] == "ptychonn" and summary["split"] == "random" and summary["epochs"] == 2
     assert summary["wrote"]["Model"] == str(target) and target.is_file()
     assert Model.load(target).card.gauge == "absolute"
+
+
+def test_the_model_is_there_whatever_becomes_of_its_evaluation(scan_file, ptychow, monkeypatch):
+    def fails(*unused, **options):
+        raise PtychoWError("out of memory")
+
+    monkeypatch.setattr("ptychow.evaluation.evaluate", fails)
+    code, _, complaint = ptychow("train", scan_file, *QUICK, "--holdout", 0.1)
+    assert code == 1 and "out of memory" in complaint
+    assert Model.load(scan_file.with_name("scan_w3.safetensors")).card.network == "w3"
 
 
 def test_quiet_says_nothing(scan_file, tmp_path, ptychow):
@@ -91,6 +105,8 @@ def test_a_training_interrupted_by_a_signal_resumes_to_the_same_bits(scan_file, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["scan.cxi", "--positions", "stage.txt"], "--positions: goes with one scan"),
+        (["--positions", "stage.txt"], "stage.txt"),
         (["--epochs", 0], "epochs"),
         (["--batch-size", 0], "batch_size"),
         (["--learning-rate", "-1"], "learning_rate"),
@@ -126,3 +142,17 @@ def test_the_held_out_part_is_measured_and_kept_in_the_model(ptychow, scan_file,
     metrics = Model.load(target).card.metrics
     assert code == 0 and "held-out part of the first scan: unexplained phase variance" in printed
     assert metrics["stitched"]["phase_unexplained_variance"] > 0 and metrics["frames"] > 0
+
+
+def test_a_teacher_labels_scans_that_have_no_labels(trained, scan, scan_file, tmp_path, ptychow):
+    teacher, unlabelled = tmp_path / "teacher.safetensors", tmp_path / "unlabelled.cxi"
+    trained.model.save(teacher)
+    write_scan(unlabelled, replace(scan, object=None))
+    options = ("--network", "w3f", "--teacher", teacher, "--holdout", 0.1)
+    code, shown, complaint = ptychow("train", unlabelled, *QUICK, *options)
+    assert code == 0 and complaint == "" and "held-out part" not in shown
+    card = Model.load(tmp_path / "unlabelled_w3f.safetensors").card
+    assert card.data[0].labels == "label patches" and card.metrics == {}
+    # Where there are labels, what is measured on the held-out part is measured with them.
+    code, shown, _ = ptychow("train", scan_file, *QUICK, *options)
+    assert code == 0 and "held-out part" in shown

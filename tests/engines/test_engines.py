@@ -110,6 +110,9 @@ def test_the_cost_is_the_part_added_to_the_models_own_error(trained):
         trained.model.mean_pattern,
     )
     np.testing.assert_allclose(phase_cost(worse, noisy, reference), cost / 10, rtol=1e-6)
+    # A metric that was no number is stored as null: the Model's own error is then not known.
+    worse.card = worse.card.model_copy(update={"metrics": {"patches": dict.fromkeys(metrics["patches"])}})
+    assert phase_cost(worse, noisy, reference) == cost
     assert phase_cost(trained.model, np.full_like(reference, np.nan), reference) == np.inf
     require_accuracy("it", 0.05)
     with pytest.raises(PtychoWError, match=r"add 6\.0%"):

@@ -119,10 +119,29 @@ def test_marked_pixels_count_as_nothing_in_the_graph():
     assert found[3, 4] == 0 and (found > 0).sum() == 63
 
 
-def test_a_file_that_is_not_the_model_is_not_left_unsaid(trained, tmp_path, monkeypatch):
+def test_pixels_are_chosen_exactly_in_the_largest_frames():
+    # Beyond 2**24 pixels their numbers are no float32.
+    prepared = PreparedFrames(Preparation(centre=(4196, 4196), crop=8, orientation=Orientation.FLIP_ROWS), (4200, 4200))
+    numbers = np.arange(4200 * 4200).reshape(4200, 4200)[4192:, 4192:]
+    expected = Orientation.FLIP_ROWS.apply_about_zero_frequency(numbers)
+    np.testing.assert_array_equal(prepared.pixels.reshape(8, 8), expected)
+
+
+@pytest.mark.parametrize("to", ENDINGS)
+def test_a_file_that_is_not_the_model_is_not_left(to, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "to_patches", lambda amplitude, phase: 1.01 * amplitude[:, 0] + 0j)
-    with pytest.raises(PtychoWError, match=r"model\.onnx: gives patches that differ"):
-        export(trained.model, tmp_path / "model.onnx")
+    with pytest.raises(PtychoWError, match=r"model\.\w+: gives patches that differ"):
+        export(trained.model, tmp_path / f"model{ENDINGS[to]}", to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_replace_only_weights(trained, tmp_path):
+    (tmp_path / "model.bin").write_text("precious")
+    with pytest.raises(InputError, match=r"model\.bin: output: would be overwritten"):
+        export(trained.model, tmp_path / "model.xml", "openvino")
+    assert (tmp_path / "model.bin").read_text() == "precious"
+    export(trained.model, tmp_path / "other.xml", "openvino")
+    assert export(trained.model, tmp_path / "other.xml", "openvino").difference < 1e-5
 
 
 def test_what_makes_no_sense_is_refused(trained, tmp_path, monkeypatch):

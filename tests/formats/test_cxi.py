@@ -363,7 +363,6 @@ def test_reconstruction(tmp_path):
         coverage=coverage,
         variance=coverage**2,
         probe=complex_array(1, 8, 8),
-        metadata={"model": "w3"},
         summary={"frames": np.int64(5), "rate": 3.5},
     )
     found = read_object(path)
@@ -380,9 +379,7 @@ def test_reconstruction(tmp_path):
 def test_reconstruction_maps_must_fit(tmp_path):
     image = ObjectImage(complex_array(20, 30), (0, 0), "x")
     with pytest.raises(InputError, match="coverage: not of the image's shape"):
-        write_reconstruction(
-            tmp_path / "a.cxi", image, geometry=Geometry(), coverage=np.ones((3, 3)), metadata={}, summary={}
-        )
+        write_reconstruction(tmp_path / "a.cxi", image, geometry=Geometry(), coverage=np.ones((3, 3)), summary={})
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,7 @@ from layouts import COUNT, FRAMES, LAYOUTS
 
 from ptychow.errors import InputError
 from ptychow.formats import read_scan
+from ptychow.formats.tiff import TiffFrames
 
 DETECTOR = "entry/instrument/detector"
 
@@ -30,13 +31,30 @@ def replaced(name, value, **attributes):
     return act
 
 
-@pytest.mark.parametrize("kind", ["Dectris 1", "Dectris 2"])
-def test_dectris_says_more(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "saturation"), [("Dectris 1", 245916), ("Dectris 2", 245916 + 1)])
+def test_dectris_says_more(kind, saturation, tmp_path):
     path, mapping = LAYOUTS[kind][0](tmp_path)
     scan = read_scan(path, mapping=mapping)
-    assert scan.saturation == 245916
+    assert scan.saturation == saturation  # NeXus's saturation_value is the largest that is valid
     assert scan.metadata["beam_center_px"] == "8,9"
     assert scan.raster is None
+
+
+@pytest.mark.parametrize(("channel", "bad"), [("0", 1), ("1", 2)])
+@pytest.mark.parametrize("own", ["stacked", "apart"])
+def test_each_threshold_has_its_mask(channel, bad, own, tmp_path):
+    masks = np.zeros((2, *FRAMES.shape[1:]), np.uint32)
+    masks[0, 1, 1] = masks[1, 2, 2] = 1
+    path, mapping = layouts.dectris_2(tmp_path)
+    with h5py.File(path, "a") as file:
+        del file[f"{DETECTOR}/threshold_1_channel"]
+        if own == "stacked":
+            file[f"{DETECTOR}/pixel_mask"] = masks
+        else:
+            for number, mask in enumerate(masks, 1):
+                file[f"{DETECTOR}/threshold_{number}_channel/pixel_mask"] = mask
+    good = read_scan(path, mapping=mapping | {"channel": channel}).mask
+    assert np.argwhere(~good).tolist() == [[bad, bad]]
 
 
 def test_a_threshold_must_be_chosen(tmp_path):
@@ -69,6 +87,11 @@ FAULTS = {
         "PtychoShelves prepared",
         replaced("detector/n0/bad_pixels", np.array([[99, 1]])),
         "bad_pixels: no pixels of these frames",
+    ),
+    "bad pixels counted from 1": (
+        "PtychoShelves prepared",
+        replaced("detector/n0/bad_pixels", np.array([[FRAMES.shape[1], 1]])),
+        "bad_pixels: no pixels of these frames; expected counted from 0",
     ),
     "result": ("mat 7.3", replaced("outputs/probe_positions", np.ones((3, 12))), "probe_positions: not positions"),
     "dx": ("mat 7.3", replaced("p/dx_spec", np.ones(3)), "p.dx_spec: of the wrong length"),
@@ -156,6 +179,16 @@ def test_nothing_is_printed_about_damaged_pictures(tmp_path, capfd):
     with pytest.raises(InputError):
         read_scan(path, mapping=said).frames[:]
     assert capfd.readouterr() == ("", "")
+
+
+def test_opening_files_leaves_no_handlers_behind(tmp_path):
+    import logging
+
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), np.uint16))
+    before = len(logging.getLogger("tifffile").handlers)
+    for _ in range(5):
+        TiffFrames.open(tmp_path)
+    assert len(logging.getLogger("tifffile").handlers) == before
 
 
 def test_as_many_frames_as_in_the_pages_of_all_files(tmp_path):

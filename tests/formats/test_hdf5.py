@@ -92,7 +92,8 @@ def test_without_a_mapping_says_what_there_is_and_what_to_say(path):
     for part in (
         "must be explained by a mapping",
         "/raw/frames (6, 8, 8)",
-        "--map frames=/...",
+        "--map frames=/entry/data --positions FILE",
+        "--map positions=/entry/xy",
         "position_unit",
     ):
         assert part in str(caught.value)

@@ -2,10 +2,13 @@
 
 import h5py
 import hdf5plugin
+import layouts
 import numpy as np
 import pytest
 
 from ptychow.errors import InputError
+from ptychow.formats import read_scan
+from ptychow.formats.cxi_mask import read_masks
 from ptychow.formats.hdf5_chunks import require_sound_chunks
 from ptychow.formats.lazy import HDF5Frames
 
@@ -62,6 +65,27 @@ def test_only_what_is_read_is_looked_at(tmp_path):
         require_sound_chunks(file["data"], [(0, 4)], tmp_path / "a.h5", "data")
         with pytest.raises(InputError, match="damaged chunk"):
             require_sound_chunks(file["data"], [], tmp_path / "a.h5", "data")
+
+
+def test_masks_and_weights_of_every_frame_are_looked_at(tmp_path):
+    masks = np.zeros((5, 33, 35), np.uint32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("mask", data=masks, chunks=(1, 33, 35), **FILTERS["bitshuffle LZ4"])
+        assert read_masks(file, ("mask",), tmp_path / "a.h5", 5, (33, 35))[0].all()
+        chunk = bytearray(file["mask"].id.read_direct_chunk((3, 0, 0))[1])
+        chunk[13] ^= 0x40
+        file["mask"].id.write_direct_chunk((3, 0, 0), bytes(chunk))
+        with pytest.raises(InputError, match=r"mask: a damaged chunk"):
+            read_masks(file, ("mask",), tmp_path / "a.h5", 5, (33, 35))
+    path, _ = layouts.ptyd(tmp_path)
+    with h5py.File(path, "a") as file:
+        weights = file["chunks/0/weights"][()]
+        del file["chunks/0/weights"]
+        chunks = (1, *weights.shape[1:])
+        stored = file.create_dataset("chunks/0/weights", data=weights, chunks=chunks, **FILTERS["bitshuffle LZ4"])
+        stored.id.write_direct_chunk((2, 0, 0), b"nonsense" * 4)
+    with pytest.raises(InputError, match=r"chunks/0/weights: a damaged chunk"):
+        read_scan(path)
 
 
 def test_through_a_virtual_dataset(tmp_path):

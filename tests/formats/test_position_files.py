@@ -32,6 +32,16 @@ TEXTS = {
         text(np.column_stack((np.arange(12.0), UM, UM)), "i,y,x,y2,x2"),
         {"position_columns": "4,5", "position_unit": "um"},
     ),
+    "stage": ("# sample A, 3 May\n# SY (um)  SX (um)\n" + text(UM, separator=" "), {}),
+    "prefixes and brackets": (text(np.column_stack((np.arange(12.0), UM)), "index sample_y[um] sample_x[um]", " "), {}),
+    "numbers, unit in the header": (
+        text(np.column_stack((np.arange(12.0), UM)), "index samz[um] samx[um]", " "),
+        {"position_columns": "2,3"},
+    ),
+    "more than are named": (
+        text(np.column_stack((UM, np.ones((12, 70)))), "y_um,x_um" + "".join(f",c{k}" for k in range(70))),
+        {},
+    ),
     "byte order mark": ("\ufeff" + text(UM, "y_um,x_um"), {}),
 }
 
@@ -86,6 +96,10 @@ def test_arrays(tmp_path, case):
         (text(UM, "y, x"), {"position_unit": "furlong"}, "position_unit: unknown; found furlong"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "up,x"}, "which columns are down and right"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "1,2,3"}, "which columns are down and right"),
+        (text(UM, "y_um, index"), {}, r"columns 1, 2, y_um, index, header 'y_um, index'\. Say, for example: --pos"),
+        (text(UM, "encoder y encoder x", " "), {}, "header 'encoder y encoder x'.*--map position_columns=2,3 --map"),
+        (text(np.hstack((UM, UM)), "y_um,x_um,pos_y_um,pos_x_um"), {}, "which columns are down and right"),
+        (text(UM[:, :1], "y_um"), {}, "a single column; expected two"),
         ("1,2\n3,4,5\n", {}, "line 2: a line of another length; found 3 columns after 2"),
         ("1,2\nthree,4\n", {}, "line 2: not numbers; found three,4"),
         ("y,x\n", {}, "no line of numbers"),

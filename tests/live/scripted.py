@@ -45,7 +45,7 @@ class Script:
 
 def start_of(scan, series=0, expected=None):
     count = len(scan) if expected is None else expected
-    return Start(count, scan.frame_shape, scan.frames.dtype, scan.mask, scan.saturation, scan.geometry, series=series)
+    return Start(count, scan.frame_shape, scan.mask, scan.saturation, scan.geometry, series=series)
 
 
 def frames_of(scan, indices=None, series=0):
@@ -72,8 +72,20 @@ def whole(scan, series=0, size=16):
 QUICK = LiveSettings(settle_seconds=0.2, batch_seconds=0.01)
 
 
-def run(model, steps, *, positions=None, save=None, scans=1, finishes=True, waits=True, started=None, **settings):
-    """A finished Session over scripted sources, and what it saved: (session, [(scan, result)])."""
+def run(
+    model,
+    steps,
+    *,
+    positions=None,
+    save=None,
+    follow_up=(),
+    scans=1,
+    finishes=True,
+    waits=True,
+    started=None,
+    **settings,
+):
+    """A finished Session over scripted sources, and what it saved: (session, [(scan, result)]). Counters balance."""
     saved = []
     session = Session(
         Script(steps, waits, finishes),
@@ -82,12 +94,14 @@ def run(model, steps, *, positions=None, save=None, scans=1, finishes=True, wait
         open_engine(model, device="cpu"),
         replace(QUICK, **settings),
         save or (lambda scan, result: saved.append((scan, result))),
+        follow_up=follow_up,
         scans=scans,
         name="live scan",
     )
     if started is not None:
         started(session)
     session.run()
+    assert all(live.counters.counts().imbalance() is None for live, _ in saved)
     return session, saved
 
 

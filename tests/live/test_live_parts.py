@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 
 from conftest import no_file_beyond
 from ptychow.live.counters import Counters, Counts, Rate
-from ptychow.live.join import DARK, LARGEST_INDEX, ByIndex, Join, Seen
+from ptychow.live.join import DARK, ByIndex, Join, Seen
 from ptychow.live.mosaic import TILE, Mosaic
 from ptychow.live.queue import FrameQueue
-from ptychow.live.records import FrameRecord, now
+from ptychow.live.records import LARGEST_INDEX, FrameRecord, now
 from ptychow.live.spool import PatchSpool, SlotFile, SpooledPatches
 
 
 def test_counters_that_do_not_balance_are_found():
-    Counts(received=5, corrupt=1, duplicate=1, skipped=1, decoded=2, inferred=1, dark=1, waiting=1).require_balance()
-    for wrong in (Counts(received=1), Counts(received=1, decoded=1), Counts(joined=1), Counts(inferred=1, joined=1)):
-        with pytest.raises(AssertionError):
-            wrong.require_balance()
+    right = Counts(received=5, corrupt=1, duplicate=1, skipped=1, decoded=2, inferred=1, dark=1, waiting=1)
+    assert right.imbalance() is None
+    assert "1 received, not 0" in Counts(received=1).imbalance()
+    for wrong in (Counts(received=1, decoded=1), Counts(joined=1), Counts(inferred=1, joined=1)):
+        assert wrong.imbalance().startswith("the counters do not balance")
 
 
 def test_lost_is_what_was_expected_and_never_came():
@@ -39,6 +40,15 @@ def test_a_rate_is_that_of_the_last_seconds():
     values = [rate(int(100 * t), t) for t in np.arange(0.1, 3, 0.1)]
     values += [rate(290, t) for t in np.arange(3, 6, 0.1)]
     assert values[20] == pytest.approx(100, rel=0.15) and values[-1] == 0
+
+
+def test_each_scan_has_its_rates():
+    """The next scan's begin with nothing, whatever there was before."""
+    for _ in range(2):
+        counters = Counters()
+        assert counters.rates(0.0) == {"received": 0, "stitched": 0}
+        counters.add(received=20, stitched=10)
+        assert counters.rates(2.0) == {"received": 10, "stitched": 5}
 
 
 def test_an_index_is_new_once_unless_it_came_damaged():
@@ -90,7 +100,7 @@ def test_slots_come_back_and_are_used_again(tmp_path):
     file = SlotFile(tmp_path / "slots", (4, 3), np.uint16, 4 * 3 * 2 * 3)
     arrays = np.random.default_rng(0).integers(0, 60000, (5, 4, 3)).astype(np.uint16)
     slots = [file.put(array) for array in arrays[:3]]
-    assert slots == [0, 1, 2] and file.put(arrays[3]) is None and file.room == 0
+    assert slots == [0, 1, 2] and file.put(arrays[3]) is None
     file.free(1)
     assert file.put(arrays[4]) == 1 and len(file) == 3
     for slot, array in zip((0, 1, 2), (arrays[0], arrays[4], arrays[2]), strict=True):

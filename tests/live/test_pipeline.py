@@ -101,7 +101,9 @@ def test_the_preview_is_near_the_final_picture(trained, scan):
     previews = []
 
     def look():
-        time.sleep(0.5)
+        until = time.monotonic() + 20
+        while sessions[0].scan.counters.counts().stitched < 80 and time.monotonic() < until:
+            time.sleep(0.01)
         with sessions[0].scan.mosaic.still() as canvas:
             previews.append((canvas.object_image("preview"), canvas.coverage()))
 

@@ -120,7 +120,9 @@ def test_a_stopped_session_writes_what_it_has(trained, scan):
     assert found.summary["ended"] == "stopped" and counters(found)["stitched"] == counters(found)["received"] > 0
 
 
-def test_nothing_is_lost_on_a_full_disk(trained, scan, monkeypatch):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_nothing_is_lost_on_a_full_disk(trained, scan, monkeypatch, stopped):
+    """Not even after Ctrl-C."""
     monkeypatch.setattr(session_module, "RETRY_SECONDS", 0.05)
     tried, states = [], []
 
@@ -131,7 +133,8 @@ def test_nothing_is_lost_on_a_full_disk(trained, scan, monkeypatch):
             raise PtychoWError("live.cxi: cannot be written (No space left on device)")
 
     sessions = []
-    session, _ = run(trained.model, whole(scan), save=save, started=sessions.append)
+    steps = [*whole(scan), lambda: sessions[0].stop()] if stopped else whole(scan)
+    session, _ = run(trained.model, steps, save=save, started=sessions.append, finishes=not stopped)
     assert len(tried) == 3 and all(result is tried[0] for result in tried)
     assert states == ["finishing", "unsaved", "unsaved"] and session.state == "done"
 
@@ -140,7 +143,7 @@ def test_giving_up_on_a_full_disk_is_an_error(trained, scan, monkeypatch):
     monkeypatch.setattr(session_module, "RETRY_SECONDS", 0.05)
 
     def save(live, result):
-        sessions[0].stop()
+        sessions[0].give_up()
         raise PtychoWError("live.cxi: cannot be written (No space left on device)")
 
     sessions = []

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from receiving import assert_true_to, corrupt, frames_of, gathered, measured, of_kind
 
-from ptychow.errors import InputError
-from ptychow.formats import write_scan
+from ptychow.engines import open_engine
+from ptychow.errors import InputError, PtychoWError
+from ptychow.formats import read_scan, write_scan
+from ptychow.formats.dectris import DETECTOR
+from ptychow.live.pipeline import LiveSettings
 from ptychow.live.records import End, PositionRecord, Start, now
+from ptychow.live.session import Session
 from ptychow.live.simulated.faults import Faults
 from ptychow.live.simulated.file import FileWriter
 from ptychow.live.sources import growing, open_sources
-from ptychow.live.sources.growing import DETECTOR, GrowingFrames, GrowingPositions
+from ptychow.live.sources.growing import GrowingFrames, GrowingPositions
 from ptychow.live.sources.replay import ReplaySource
 
 SCAN = measured()
@@ -93,7 +97,7 @@ def data_file(folder, number, first, last, numbered=True):
 def master_file(folder):
     with h5py.File(folder / "run_master.h5", "w") as file:
         file[f"{DETECTOR}/detectorSpecific/pixel_mask"] = (~SCAN.mask).astype(np.uint32)
-        file[f"{DETECTOR}/detectorSpecific/countrate_correction_count_cutoff"] = 999
+        file[f"{DETECTOR}/detectorSpecific/countrate_correction_count_cutoff"] = 1000
         file[f"{DETECTOR}/detectorSpecific/nimages"] = 1
         file[f"{DETECTOR}/detectorSpecific/ntrigger"] = 60
         file["entry/instrument/beam/incident_wavelength"] = 1.5
@@ -129,6 +133,37 @@ def test_dectris_files_as_they_appear(tmp_path, numbered, master_first):
     assert (start.expected, start.saturation, start.geometry.distance) == (60, 1000.0, None)
     assert start.geometry.wavelength == pytest.approx(1.5e-10) and start.geometry.detector_pixel == 75e-6
     np.testing.assert_array_equal(start.mask, SCAN.mask)
+
+
+def test_a_master_says_the_same_live_and_offline(tmp_path):
+    """Whatever is left out or said twice: a wavelength without units, a cutoff beside a saturation value, two masks."""
+    data_file(tmp_path, 1, 0, 60)
+    np.savetxt(tmp_path / "positions.csv", SCAN.positions * 1e6, delimiter=",", header="y_um,x_um", comments="")
+    with h5py.File(tmp_path / "run_master.h5", "w") as file:
+        file["entry/data/data_000001"] = h5py.ExternalLink("run_data_000001.h5", "/entry/data/data")
+        file["entry/instrument/beam/incident_wavelength"] = 1.24
+        file[f"{DETECTOR}/distance"] = 2.0
+        file[f"{DETECTOR}/y_pixel_size"] = 75e-6
+        file[f"{DETECTOR}/saturation_value"] = 900
+        file[f"{DETECTOR}/beam_center_x"], file[f"{DETECTOR}/beam_center_y"] = 9.0, 8.0
+        file[f"{DETECTOR}/detectorSpecific/countrate_correction_count_cutoff"] = 1000
+        file[f"{DETECTOR}/threshold_1_channel/pixel_mask"] = (~SCAN.mask).astype(np.uint32)
+    offline = read_scan(tmp_path / "run_master.h5", mapping={"positions_file": str(tmp_path / "positions.csv")})
+    source = GrowingFrames(tmp_path / "run_master.h5", expected=60)
+    (start,) = of_kind(gathered([source], finished(source)), Start)
+    assert start.geometry == offline.geometry and start.metadata == offline.metadata
+    assert start.saturation == offline.saturation == 1000
+    np.testing.assert_array_equal(start.mask, offline.mask)
+    assert offline.geometry.wavelength == pytest.approx(1.24e-10)
+
+
+def test_pixels_that_are_not_square_are_told_live_too(tmp_path):
+    data_file(tmp_path, 1, 0, 60)
+    master_file(tmp_path)
+    with h5py.File(tmp_path / "run_master.h5", "a") as file:
+        file[f"{DETECTOR}/y_pixel_size"] = 1e-4
+    source = GrowingFrames(tmp_path / "run_master.h5", idle=0.1)
+    assert "not square" in corrupt(gathered([source], finished(source)))[0].reason
 
 
 def test_several_thresholds_in_a_file(tmp_path):
@@ -177,11 +212,25 @@ def test_what_has_grown_but_is_not_written_yet_is_waited_for(tmp_path):
 def test_a_damaged_frame_costs_itself_only(tmp_path):
     data_file(tmp_path, 1, 0, 40)
     with h5py.File(tmp_path / "run_data_000001.h5", "r+") as file:
-        file["entry/data/data"].id.write_direct_chunk((17, 0, 0), b"damaged by a cosmic ray")
+        chunk = bytearray(file["entry/data/data"].id.read_direct_chunk((17, 0, 0))[1])
+        chunk[13] ^= 0x40  # of the packed size of its first block: the filter would read far beyond
+        file["entry/data/data"].id.write_direct_chunk((17, 0, 0), bytes(chunk))
     source = GrowingFrames(tmp_path / "run_data_000001.h5", idle=0.1)
     records = gathered([source], finished(source))
     assert [record.index for record in frames_of(records)] == [*range(17), *range(18, 40)]
     assert [record.index for record in corrupt(records)] == [17]
+    assert "a damaged chunk" in corrupt(records)[0].reason
+
+
+def test_damaged_positions_are_told(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        positions = file.create_dataset("p", data=SCAN.positions, chunks=(60, 2), **hdf5plugin.Bitshuffle(cname="lz4"))
+        chunk = bytearray(positions.id.read_direct_chunk((0, 0))[1])
+        chunk[13] ^= 0x40
+        positions.id.write_direct_chunk((0, 0), bytes(chunk))
+    source = GrowingPositions(tmp_path / "scan.h5", ("p",), unit="m", idle=0.1)
+    records = gathered([source], finished(source))
+    assert "a damaged chunk" in corrupt(records)[0].reason and not of_kind(records, PositionRecord)
 
 
 def test_positions_not_measured_yet_are_waited_for(tmp_path):
@@ -228,12 +277,31 @@ def test_stored_positions_of_a_scan_and_of_a_table(tmp_path):
         ("pva-table://A", "x.cxi"),
         ("watch:a.h5", "watch:a.h5?unit=m"),
         ("nothing.cxi", None),
+        ("SCAN?rate=-5", None),
+        ("SCAN?rate=nan", None),
+        ("watch:a.h5?idle=-1", "watch:a.h5?unit=m&datasets=p"),
         ("stream2://host", "nothing.csv"),
     ],
 )
-def test_what_is_not_understood_is_told(frames, positions):
+def test_what_is_not_understood_is_told(frames, positions, tmp_path):
+    write_scan(tmp_path / "scan.cxi", SCAN)
     with pytest.raises(InputError):
-        open_sources(frames, positions)
+        open_sources(frames.replace("SCAN", str(tmp_path / "scan.cxi")), positions)
+
+
+def test_what_is_missing_or_misspelt_is_answered_with_what_there_is():
+    with pytest.raises(InputError, match=r"unknown kind.*replay:, pva:, pva-table:, stream2:, tcp:, watch:"):
+        open_sources("foo://127.0.0.1:31001", "scan.cxi")
+    with pytest.raises(InputError, match=r"--positions: must be given.*scan file or a table, pva://Y,X"):
+        open_sources("stream2:127.0.0.1:31001")
+
+
+def test_a_file_that_never_appears_is_named(trained, tmp_path):
+    sources = open_sources(f"watch:{tmp_path / 'no.h5'}", f"watch:{tmp_path / 'no.h5'}?datasets=p&unit=m", idle=0.1)
+    engine = open_engine(trained.model, device="cpu")
+    session = Session(*sources, trained.model, engine, LiveSettings(), lambda *_: None)
+    with pytest.raises(PtychoWError, match=r"no scan was received: .*no\.h5: never appeared"):
+        session.run()
 
 
 def test_sources_do_not_wait_longer_than_they_are_told(tmp_path):

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+from rings import far_field_intensity, radial_profile
 
 from ptychow.errors import InputError
 from ptychow.optics.beam import (
-    far_field_intensity,
     gaussian_beam,
     incoherent_modes,
     intensity,
-    radial_profile,
     ring_defocus,
     rms_radius,
     scale_to_counts,

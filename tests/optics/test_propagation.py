@@ -68,20 +68,13 @@ def test_a_gaussian_spreads_as_the_closed_form_says():
     np.testing.assert_allclose(back, beam, atol=1e-9)
 
 
-def test_angular_spectrum_agrees_with_fresnel_for_small_angles_only():
-    settings = {"wavelength": 1e-10, "pixel_size": 10e-9}
-    fresnel = defocus_transfer((64, 64), 20e-6, **settings)
-    exact = defocus_transfer((64, 64), 20e-6, paraxial=False, **settings)
-    np.testing.assert_allclose(exact, fresnel, atol=1e-3)
-    wide = {"wavelength": 500e-9, "pixel_size": 400e-9}
-    fresnel = defocus_transfer((64, 64), 20e-6, **wide)
-    exact = defocus_transfer((64, 64), 20e-6, paraxial=False, **wide)
-    assert np.abs(exact - fresnel).max() > 0.5
-
-
-def test_evanescent_waves_do_not_arrive():
-    transfer = defocus_transfer((8, 8), 1e-6, wavelength=500e-9, pixel_size=100e-9, paraxial=False)
-    assert transfer[0, 0] == 0 and abs(transfer[4, 4]) == 1
+def test_fresnel_agrees_with_the_angular_spectrum_for_small_angles():
+    wavelength, pixel, distance = 1e-10, 10e-9, 20e-6
+    frequency = (np.arange(64) - 32) / (64 * pixel)
+    squared = np.add.outer(frequency**2, frequency**2)
+    exact = np.exp(2j * np.pi * distance * (np.sqrt(wavelength**-2 - squared) - 1 / wavelength))  # Goodman eq. 3-70
+    fresnel = defocus_transfer((64, 64), distance, wavelength=wavelength, pixel_size=pixel)
+    np.testing.assert_allclose(fresnel, exact, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [16, 15])

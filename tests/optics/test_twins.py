@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from rings import far_field_intensity, radial_profile
 
 from ptychow.errors import InputError
-from ptychow.optics.beam import far_field_intensity, gaussian_beam, intensity, radial_profile, rms_radius
+from ptychow.optics.beam import gaussian_beam, intensity, rms_radius
 from ptychow.optics.propagation import fourier_resample, radius_map
 from ptychow.optics.twins import TWINS, twin
 

@@ -28,7 +28,7 @@ def scan():
 
 @pytest.fixture(scope="module")
 def data(scan):
-    return measure(scan)
+    return measure(scan)[1]
 
 
 @pytest.fixture(scope="module")

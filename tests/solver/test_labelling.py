@@ -160,6 +160,17 @@ def test_dead_pixels_are_found_and_left_out(scan):
     assert label(replace(scan, frames=frames), epochs=1, device="cpu").notes == ("1 bad pixels: 1 dead",)
 
 
+def test_frames_without_counts_are_left_out(scan):
+    frames = scan.frames[:].copy()
+    frames[10:20], frames[50:60] = 0, 65535  # shutter closed; dropped by the detector
+    result = label(replace(scan, frames=frames), epochs=3, device="cpu")
+    lit = np.r_[0:10, 20:50, 60 : len(scan)]
+    known = label(scan.select(lit), epochs=3, device="cpu")
+    assert "20 frames without counts left out" in result.notes
+    np.testing.assert_array_equal(result.scan.positions, scan.positions[lit])
+    np.testing.assert_array_equal(result.scan.object.image, known.scan.object.image)
+
+
 def test_odd_frames_and_no_probe():
     odd = simulate(size=33, points=8)
     result = label(replace(odd, probe=None), epochs=40, batch_size=16, device="cpu")

@@ -56,14 +56,15 @@ def test_place_moves_the_object_and_fills_in_the_rest(scan, network):
 
 
 def test_the_probe_is_scaled_to_the_counts(scan, network):
-    start = best_start(scan, measure(scan), ObjectImage(0.5 * network.image, network.origin, ""), probe=7 * scan.probe)
+    half = ObjectImage(0.5 * network.image, network.origin, "")
+    start = best_start(scan, measure(scan)[1], half, probe=7 * scan.probe)
     # Half the amplitude takes twice the probe.
     power = (np.abs(start.probe) ** 2).sum() / (np.abs(scan.probe) ** 2).sum()
     assert start.warm and 3.5 < power < 4.5
 
 
 def test_error_tells_good_starts_from_bad(scan):
-    data = measure(scan)
+    _, data = measure(scan)
     known = [ndimage.gaussian_filter(scan.object.image, width) for width in (0, 1, 2, 4)]
     errors = [best_start(scan, data, ObjectImage(image, scan.object.origin, "")).error for image in known]
     assert errors == sorted(errors)
@@ -114,5 +115,5 @@ def test_bad_input_is_named(scan, network):
 
 
 def test_a_probe_of_another_size_is_left_out(scan, network):
-    start = best_start(scan, measure(scan), network, probe=scan.probe[:, 8:-8, 8:-8])
+    start = best_start(scan, measure(scan)[1], network, probe=scan.probe[:, 8:-8, 8:-8])
     assert start.name == "the object given and the scan's own probe"

@@ -92,6 +92,14 @@ def test_streamed_pairs_are_the_pairs_in_memory(scan, preparation):
     np.testing.assert_array_equal(labels[0], parts[1][0].labels(np.array([7]))[0])
 
 
+def test_pairs_that_would_fill_the_memory_are_streamed(scan, preparation, monkeypatch):
+    parts = [(LabelledFrames(scan, preparation, ONES, constant_free=True), np.arange(10))]
+    needed = 10 * 32 * 32 * (4 + 8)
+    for free, held in ((2 * needed, True), (2 * needed - 2, False)):
+        monkeypatch.setattr("ptychow.training.data.free_memory", lambda free=free: free)
+        assert (PairSet(parts)._cache is not None) == held
+
+
 def test_no_frames_are_no_pairs():
     assert len(PairSet([])) == 0
 

@@ -109,6 +109,17 @@ def test_another_trainings_checkpoint_is_refused(run, tmp_path):
         run(checkpoint=checkpoint, resume=True, identity={"network": "w3", "seed": 1})
 
 
+def test_a_recipe_without_the_fields_that_came_later_is_the_same(run, tmp_path):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    now = RECIPE.model_dump()
+    before = {name: value for name, value in now.items() if name not in ("physics", "physics_weight")}
+    run(RECIPE.model_copy(update={"epochs": 1}), checkpoint=checkpoint, identity={"recipe": before})
+    history, _ = run(checkpoint=checkpoint, resume=True, identity={"recipe": now})
+    assert history.epochs == RECIPE.epochs
+    with pytest.raises(InputError, match="recipe: belongs to another training"):
+        run(checkpoint=checkpoint, resume=True, identity={"recipe": {**now, "seed": 1}})
+
+
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(run):
     history, weights = run(RECIPE.model_copy(update={"keep": "best", "learning_rate": 0.05, "schedule": "constant"}))
     assert history.validation_loss[history.best_epoch] == min(history.validation_loss)

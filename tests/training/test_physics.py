@@ -13,6 +13,7 @@ from ptychow.errors import InputError
 from ptychow.patches import PatchExtractor
 from ptychow.stitch import Canvas, probe_weight, solve_constants
 from ptychow.training import LABEL_FREE, no_split, physics, recipe_named, train
+from ptychow.training.assemble import assemble
 from ptychow.training.label_free import calibrate
 from ptychow.training.physics import PhysicsLoss, frozen_statistics, mismatch, read_between, through_common_object
 from ptychow.training.virtual import expected_counts
@@ -177,6 +178,30 @@ def test_statistics_of_batch_norms_stay(trained):
 def start(scan):
     recipe = LABEL_FREE.model_copy(update={"epochs": 3, "steps_per_epoch": 20, "batch_size": 8})
     return calibrate(scan, "w3", recipe, settings=TINY, device="cpu").model
+
+
+def test_every_scan_has_its_own_bad_pixels_and_probe(scan):
+    """The second scan has twice the light, and pixels that show anything but light."""
+    other, mask = small_scan(1, counts=4e4), np.ones((32, 32), bool)
+    frames = other.frames[:].copy()
+    frames[:, 14:19, 12:15], mask[14:19, 12:15] = 50000, False
+    recipe = recipe_named("ptychow", physics="amplitude", virtual=1)
+    spoilt = replace(other, frames=frames, mask=mask)
+    terms = assemble([scan, spoilt], recipe, splits=[no_split(len(scan))] * 2).physics("amplitude")
+    alone = PhysicsLoss(spoilt, Preparation.fit(spoilt), spoilt.probe, np.arange(len(spoilt)))
+
+    class Flat(nn.Module):
+        """Light, but no sample."""
+
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def forward(self, patterns):
+            return torch.ones_like(patterns), torch.zeros_like(patterns)
+
+    found, expected = (float(term(Flat(), np.random.default_rng(0))) for term in (terms[1], alone))
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["alone", "with labels"])

@@ -74,17 +74,20 @@ def test_two_processes_follow_one_and_survive_a_kill(scan_file, tmp_path):
 
 
 def test_slurm_is_understood():
-    plain = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
-    adopt_slurm(plain)
-    assert "RANK" not in plain
-    tasks = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NNODES": "2", "MASTER_ADDR": "n1"}
+    # What the script of `sbatch --ntasks 4` sees before any srun, and a task of one process.
+    script = {"SLURM_NTASKS": "4", "SLURM_NPROCS": "4", "SLURM_PROCID": "0", "SLURM_NNODES": "2"}
+    for plain in (script, {**script, "SLURM_STEP_NUM_TASKS": "1"}):
+        adopt_slurm(plain)
+        assert "RANK" not in plain
+    step = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+    tasks = {**step, "MASTER_ADDR": "n1"}
     adopt_slurm(tasks)
     assert (tasks["RANK"], tasks["WORLD_SIZE"], tasks["LOCAL_RANK"]) == ("3", "4", "1")
     torchrun = {**tasks, "RANK": "7", "WORLD_SIZE": "8"}
     adopt_slurm(torchrun)
     assert torchrun["RANK"] == "7"
     with pytest.raises(InputError, match="MASTER_ADDR"):
-        adopt_slurm({"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_NNODES": "2"})
+        adopt_slurm(step)
 
 
 def test_several_machines_need_a_meeting_and_shares_must_be_equal(monkeypatch):

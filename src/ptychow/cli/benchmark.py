@@ -18,7 +18,10 @@ def benchmark(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run benchmarks/NAME.py with the options that follow its name (`ptychow benchmark NAME -- --help` lists them)."""
+    """Run benchmarks/NAME.py with the options that follow its name (`ptychow benchmark NAME -- --help` lists them).
+
+    Needs a clone of the repository, installed with `pip install --editable .`: a package has no benchmarks.
+    """
     from ptychow.errors import InputError
 
     scripts = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if _is_script(path)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,16 @@ Force = Annotated[bool, typer.Option("--force", help="Go on where Model and data
 StitchingOption = Annotated[
     str, typer.Option("--stitching", help="probe (weights from the probe), or central-crop (the notebooks').")
 ]
+Refine = Annotated[
+    bool, typer.Option("--refine", help="Let an iterative reconstruction (Pty-Chi LSQML) finish the picture.")
+]
+RefineEpochs = Annotated[
+    int | None,
+    typer.Option("--refine-epochs", help="Its passes; by default until its error is on a plateau.", min=1),
+]
+RefineSeconds = Annotated[
+    float | None, typer.Option("--refine-seconds", help="Begin no further pass after so many seconds.", min=0)
+]
 PixelSize = Annotated[
     float | None,
     typer.Option("--pixel-size-nm", help="Object pixel in nanometres, where the file does not say."),
@@ -55,8 +66,16 @@ Positions = Annotated[
     Path | None,
     typer.Option("--positions", metavar="FILE", help="Positions in a file of their own: text, CSV, HDF5, npy or npz."),
 ]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Passes over all frames; by default until the error is on a plateau.", min=1),
+]
+ProbeModes = Annotated[
+    int | None, typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.")
+]
 
 Advance = Callable[..., None]
+LINE_SECONDS = 30.0
 
 
 class Report:
@@ -98,10 +117,13 @@ class Report:
     def progress(self, title: str, total: float | None = None) -> Iterator[Advance]:
         """A progress bar with rate and time left; yields advance(steps=1, note="").
 
-        Silent in pipes and logs, and for people who asked for silence.
+        In pipes and logs a line now and then; silent for people who asked for silence.
         """
-        if not (self.speaks and sys.stderr.isatty()):
+        if not self.speaks:
             yield lambda steps=1, note="": None
+            return
+        if not sys.stderr.isatty():
+            yield _progress_lines(title, total)
             return
         from rich.console import Console
         from rich.progress import (
@@ -140,6 +162,37 @@ class Report:
         """With --json, print the summary and what was written as one JSON object."""
         if self.as_json:
             typer.echo(to_json({**summary, "wrote": self.written}))
+
+
+def _progress_lines(title: str, total: float | None) -> Advance:
+    """advance(steps=1, note="") that says on standard error, every `LINE_SECONDS` at most, how far it is."""
+    began = said = time.monotonic()
+    done = 0.0
+
+    def advance(steps: float = 1, note: str = "") -> None:
+        nonlocal said, done
+        done, now = done + steps, time.monotonic()
+        if now - said < LINE_SECONDS:
+            return
+        said = now
+        left = (
+            "" if not (total and done) else f" of {total:,.0f}, about {(total / done - 1) * (now - began):,.0f} s left"
+        )
+        typer.echo(f"{title}: {done:,.0f}{left}{note and ', '}{note}", err=True)
+
+    return advance
+
+
+def warn_of_findings(report: Report, scan: Scan) -> None:
+    """Warn people of what `ptychow inspect` calls wrong with a scan, before hours are spent on it."""
+    from ptychow.inspection import inspect_scan
+
+    if not report.speaks:
+        return
+    with report.progress("Looking at the frames", len(scan)) as advance:
+        found = inspect_scan(scan, on_frames=advance)
+    for finding in found.findings:
+        report.warn(finding)
 
 
 def _is_number(cell: Any) -> bool:
@@ -209,11 +262,17 @@ def open_scan(
     """The scan in `file`, as the options --map, --pixel-size-nm and --positions explain it."""
     from ptychow.formats import read_scan
 
-    pixel_size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    return read_scan(file, **explanation(mapping, pixel_size_nm, positions))
+
+
+def explanation(
+    mapping: list[str] | None, pixel_size_nm: float | None, positions: Path | None = None
+) -> dict[str, Any]:
+    """Those options as the keyword arguments of `read_scan`. Raises InputError as `parse_mapping`."""
     explained = parse_mapping(mapping) or {}
     if positions is not None:
         explained["positions_file"] = str(positions)
-    return read_scan(file, mapping=explained, pixel_size=pixel_size)
+    return {"mapping": explained, "pixel_size": None if pixel_size_nm is None else pixel_size_nm * 1e-9}
 
 
 def output_path(output: Path | None, source: Path, ending: str, *others: Path) -> Path:

@@ -53,8 +53,11 @@ def convert(
     if target is not None and output is not None:
         raise InputError("the output is named twice", field="OUT and --output", found=f"{target}, {output}")
     wanted = target or output
-    suffix = "" if wanted is None else wanted.suffix.lower()
-    name = to or SUFFIXES.get(suffix, "cxi")
+    suffix = None if wanted is None or wanted.is_dir() else wanted.suffix.lower()
+    if to is None and suffix is not None and suffix not in SUFFIXES:
+        found, expected = suffix or "none", ", ".join(SUFFIXES)
+        raise InputError("unknown ending", file=wanted, found=found, expected=expected, remedy="Or name the kind: --to")
+    name = to or ("cxi" if suffix is None else SUFFIXES[suffix])
     require_choice("--to", name, *(known.name for known in FORMATS.values() if known.write))
     chosen = FORMATS[name]
     path = output_path(wanted, file, chosen.suffix)

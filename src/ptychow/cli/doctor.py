@@ -10,7 +10,7 @@ from ptychow.cli.common import Json, Quiet, Report
 EXTRAS = {
     "solver": (("ptychi",), "label, refine"),
     "fast": (("onnx", "onnxruntime", "openvino"), "engines, export"),
-    "live": (("zmq", "cbor2", "p4p", "starlette", "uvicorn", "websockets"), "live"),
+    "live": (("zmq", "cbor2", "p4p", "starlette", "uvicorn", "websockets", "imagecodecs", "PIL"), "live"),
     "cluster": (("distributed",), "reconstruct --cluster"),
     "tensorboard": (("tensorboard",), "train --tensorboard"),
 }
@@ -54,9 +54,9 @@ def _machine() -> dict[str, Any]:
 
     import torch
 
-    from ptychow.datasets import cache_folder
     from ptychow.engines import compiler
     from ptychow.engines.choice import cpu_name, library_version
+    from ptychow.files import cache_folder
 
     present = {
         "cuda": torch.cuda.is_available(),

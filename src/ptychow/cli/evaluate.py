@@ -39,7 +39,6 @@ STITCHED = {
     "amplitude_psnr": "amplitude PSNR (R = 1), dB",
     "amplitude_ssim": "amplitude SSIM",
     "complex_error": "complex error",
-    "frc_half": "FRC 0.5 at, cycles/pixel",
 }
 PATCHES = {
     "weighted_phase_unexplained_variance": "phase, unexplained variance, probe-weighted",
@@ -52,7 +51,7 @@ PATCHES = {
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, or the name of one of ptychow weights.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled scan.")],
     output: Output = None,
     region: Annotated[
@@ -82,8 +81,8 @@ def evaluate(
     report = Report(as_json, quiet)
     require_choice("--region", region, "unseen", "all")
     require_choice("--stitching", stitching, "probe", "central-crop")
-    target = output_path(output, model, "_evaluation.json", file)
     loaded = Model.load(model)
+    target = output_path(output, file, f"_{loaded.name}_evaluation.json", model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     result = run(
         loaded,
@@ -96,8 +95,8 @@ def evaluate(
     )
     for warning in result.reconstruction.warnings:
         report.warn(warning)
-    print_evaluation(report, loaded.card.network, result)
-    summary = {"model": str(model), "scan": scan.name, **result.summary()}
+    print_evaluation(report, loaded.name, result)
+    summary = {"model": loaded.name, "network": loaded.card.network, "scan": scan.name, **result.summary()}
     write_json(target, summary)
     report.wrote("metrics", target)
     if result.aligned is not None and result.truth is not None:
@@ -110,12 +109,12 @@ def evaluate(
             pixel_size=result.reconstruction.geometry.pixel_size,
             origin=result.reconstruction.image.origin,
             reference=result.reference.capitalize(),
-            title=f"{loaded.card.network} on {scan.name}",
+            title=result.reconstruction.title,
         )
         report.wrote("picture", picture)
         curve = frc(result.aligned, result.truth, result.lit)
         curve_picture = target.with_name(f"{target.stem}_frc.png")
-        frc_figure(curve_picture, {loaded.card.network: curve}, pixel_size=result.reconstruction.geometry.pixel_size)
+        frc_figure(curve_picture, {loaded.name: curve}, pixel_size=result.reconstruction.geometry.pixel_size)
         report.wrote("Fourier ring correlation", curve_picture)
     report.finish(summary)
 
@@ -134,6 +133,8 @@ def _removed(result: Evaluation) -> str:
 
 def print_evaluation(report: Report, name: str, result: Evaluation) -> None:
     """The tables of one evaluation, the network beside the flat patch."""
+    from ptychow.metrics import resolution_text
+
     report.line(f"region: {result.region} ({len(result.indices)} frames)")
     if result.stitched:
         report.line(f"removed from the stitched object: {_removed(result)}")
@@ -144,6 +145,9 @@ def print_evaluation(report: Report, name: str, result: Evaluation) -> None:
         rows = [[label, found[key], flat[key]] for key, label in labels.items() if key in found]
         if rows:
             report.table(title, ["", name, "flat patch"], rows)
+    if result.stitched:
+        reached = resolution_text(result.stitched["frc_half"], result.reconstruction.geometry.pixel_size)
+        report.line(f"Fourier ring correlation of the stitched object falls to 0.5 at {reached}")
     if result.notebook is not None:
         found = result.notebook
         rows = [

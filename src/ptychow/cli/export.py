@@ -36,7 +36,7 @@ def export(
     if batch != "dynamic" and not (batch.isascii() and batch.isdigit() and int(batch) > 0):
         raise InputError("no batch", field="--batch", found=batch, expected="a positive number, or dynamic")
     loaded = Model.load(model)
-    target = output_path(output, Path(model.name), ENDINGS[to], model)
+    target = output_path(output, model, ENDINGS[to])
     size = None if batch == "dynamic" else int(batch)
     found = run(loaded, target, to, preparation_inside=preparation_inside, counts=counts, batch=size)
     for file in found.files:

@@ -9,17 +9,21 @@ import typer
 
 from ptychow.cli.common import (
     Device,
+    Epochs,
     Json,
     Mapping,
     Output,
     PixelSize,
     Positions,
+    ProbeModes,
     Quiet,
     Report,
     Seed,
     open_scan,
     output_path,
+    warn_of_findings,
 )
+from ptychow.words import counted
 
 if TYPE_CHECKING:
     from ptychow.scan import Scan
@@ -30,14 +34,8 @@ def label(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file.")],
     output: Output = None,
     solver: Annotated[str, typer.Option("--solver", help="lsqml, epie, mpie, rpie or dm.")] = "lsqml",
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", help="Passes over all frames; by default until the error is on a plateau."),
-    ] = None,
-    modes: Annotated[
-        int | None,
-        typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has."),
-    ] = None,
+    epochs: Epochs = None,
+    modes: ProbeModes = None,
     noise: Annotated[
         str | None, typer.Option("--noise", help="gaussian (of root counts) or poisson; lsqml knows both.")
     ] = None,
@@ -58,6 +56,7 @@ def label(
     """Reconstruct object and probe iteratively (Pty-Chi) and write the scan with them."""
     from ptychow.solver import choose_modes, method_named, require_memory
     from ptychow.solver import label as run
+    from ptychow.solver.labelling import solver_device
 
     report = Report(as_json, quiet)
     target = output_path(output, file, "_labelled.cxi")
@@ -67,6 +66,8 @@ def label(
     report.line(f"{method.title}: {len(scan):,} frames, about {memory.needed:.1f} GiB of memory")
     if memory.tight:
         report.warn(f"memory is tight: {memory.free:.1f} GiB are free")
+    device = solver_device(device)
+    warn_of_findings(report, scan)
     if refine_positions:
         scan = _at_refined_positions(scan, report, modes, device, seed)
     with report.progress("Reconstructing", epochs) as advance:
@@ -94,7 +95,8 @@ def finish(report: Report, result: Labelled, target: Path, what: str) -> None:
         report.line(f"note: {note}")
     scan, found = result.scan, result.scan.object
     assert found is not None and scan.probe is not None
-    report.line(f"{found.source}: error {result.errors[0]:.4f} -> {result.errors[-1]:.4f} in {result.seconds:.0f} s")
+    fell = f"{result.errors[0]:.4f} -> " if len(result.errors) > 1 else ""
+    report.line(f"{found.source}: error {fell}{result.errors[-1]:.4f} in {result.seconds:.0f} s")
     write_scan(target, scan)
     report.wrote(what, target)
     light = illumination(scan)
@@ -137,6 +139,8 @@ def _at_refined_positions(scan: Scan, report: Report, modes: int | None, device:
             seed=seed,
             on_round=lambda step: advance(note=f"error {step.error:.4f}, moved {step.moved:.2f} px"),
         )
+    if len(found.scan) < len(scan):
+        report.line(f"note: {counted(len(scan) - len(found.scan), 'frame')} without counts left out")
     distance = np.hypot(*found.moved_px.T)
     report.line(f"positions moved by {np.median(distance):.2f} px (median), in {found.seconds:.0f} s")
     if found.uncertain.any():

@@ -14,14 +14,23 @@ import typer
 
 from ptychow.cli.common import (
     Device,
+    EngineOption,
     Force,
     Json,
+    Output,
     PixelSize,
+    PrecisionOption,
     Quiet,
+    Refine,
+    RefineEpochs,
+    RefineSeconds,
     Report,
     StitchingOption,
+    output_path,
     require_choice,
+    require_engine,
 )
+from ptychow.cli.live_results import Refining, Results
 
 if TYPE_CHECKING:
     from ptychow.live.session import Session
@@ -37,7 +46,7 @@ def live(
         str | None,
         typer.Option("--positions", help="A file, pva://Y,X, pva-table://CHANNEL, attributes:Y,X, or watch:FILE."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CXI file to write.")] = None,
+    output: Output = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep the page after the last scan, until Ctrl-C.")] = False,
     address: Annotated[str, typer.Option("--address", help="Where the page listens.")] = "127.0.0.1",
@@ -48,31 +57,25 @@ def live(
         int, typer.Option("--every", help="When the machine is too slow, keep every K-th frame.", min=1)
     ] = 2,
     memory_gb: Annotated[float, typer.Option("--memory-gb", help="For frames that wait.", min=0.001)] = 0.25,
-    spool_gb: Annotated[float, typer.Option("--spool-gb", help="Disk for frames that wait or are kept.", min=0)] = 4.0,
+    spool_gb: Annotated[
+        float, typer.Option("--spool-gb", help="Disk for frames that wait; as much again for kept ones.", min=0)
+    ] = 4.0,
     patches_gb: Annotated[float, typer.Option("--patches-gb", help="Disk for patches.", min=0.001)] = 32.0,
     idle: Annotated[
         float | None, typer.Option("--idle", help="End a scan after so many silent seconds, if the detector does not.")
     ] = None,
     keep_frames: Annotated[bool, typer.Option("--keep-frames", help="Write the frames as a scan file, too.")] = False,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Let an iterative reconstruction (Pty-Chi LSQML) finish the picture.")
-    ] = False,
+    refine: Refine = False,
     refine_from: Annotated[
         Path | None, typer.Option("--refine-from", help="Scan file of the detector with the frames to refine with.")
     ] = None,
-    refine_epochs: Annotated[
-        int | None, typer.Option("--refine-epochs", help="Its passes; by default until a plateau.", min=1)
-    ] = None,
-    refine_seconds: Annotated[
-        float | None, typer.Option("--refine-seconds", help="Begin no further pass after so many seconds.", min=0)
-    ] = None,
+    refine_epochs: RefineEpochs = None,
+    refine_seconds: RefineSeconds = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Frames at a time, at most.", min=1)] = 64,
     stitching: StitchingOption = "probe",
     scale: Annotated[str, typer.Option("--scale", help="Count scale: scan (its first 64 frames), or model.")] = "scan",
-    engine: Annotated[
-        str, typer.Option("--engine", help="What runs the network: auto, or a name that ptychow doctor lists.")
-    ] = "torch",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or int8.")] = None,
+    engine: EngineOption = "torch",
+    precision: PrecisionOption = None,
     device: Device = "auto",
     force: Force = False,
     pixel_size_nm: PixelSize = None,
@@ -81,21 +84,28 @@ def live(
 ) -> None:
     """Receive a scan while it runs, show its object in a web page, and write it as CXI at the end."""
     from ptychow.engines import open_engine
-    from ptychow.files import require_writable
     from ptychow.live.pipeline import LiveSettings
     from ptychow.live.server import LiveServer
     from ptychow.live.session import Session
-    from ptychow.live.sources import open_sources
+    from ptychow.live.sources import files_of, open_sources
     from ptychow.model import Model
 
     report = Report(as_json, quiet)
     require_choice("--stitching", stitching, "probe", "central-crop")
     require_choice("--scale", scale, "scan", "model")
-    target = output or Path(time.strftime("live_%Y%m%d-%H%M%S.cxi"))
-    require_writable(target)
+    require_engine(engine, precision)
+    refining = None
+    if refine or refine_from is not None or refine_epochs is not None or refine_seconds is not None:
+        refining = Refining(refine_from, refine_epochs, refine_seconds, device)
+    watched = files_of(source, positions)
+    inputs = [model, *watched, *([] if refine_from is None else [refine_from])]
+    target = output_path(output, Path("live"), time.strftime("_%Y%m%d-%H%M%S.cxi"), *inputs)
+    results = Results(report, target, keep_frames, refining)
+    results.require_room(inputs)
+    if refining is not None:
+        refining.require(watched)
     loaded = Model.load(model)
-    frames, *others = open_sources(source, positions)
-    wants_refining = refine or refine_from is not None or refine_epochs is not None or refine_seconds is not None
+    frames, *others = open_sources(source, positions, idle=60.0 if idle is None else idle)
     settings = LiveSettings(
         batch_size=batch_size,
         idle_seconds=idle,
@@ -103,46 +113,30 @@ def live(
         memory=memory_gb * 1e9,
         disk=spool_gb * 1e9,
         patch_disk=patches_gb * 1e9,
-        keep_frames=keep_frames or (wants_refining and refine_from is None),
+        keep_frames=keep_frames or (refining is not None and refine_from is None),
         pixel_size=None if pixel_size_nm is None else pixel_size_nm * 1e-9,
         scale=scale,  # type: ignore[arg-type]  # checked above
         stitching=stitching,  # type: ignore[arg-type]
         force=force,
     )
-
-    def save(scan: Any, result: Any) -> None:
-        path = target if session.finished == 0 else target.with_stem(f"{target.stem}_{session.finished + 1}")
-        for warning in result.warnings:
-            report.warn(warning)
-        result.save(path)
-        report.wrote("object", path)
-        if keep_frames:
-            _write_frames(report, scan, path)
-        if wants_refining:
-            session.message = "refining"
-            result = _refine(result, scan, loaded, refine_from, refine_epochs, refine_seconds, device)
-            result.save(path)
-            report.wrote("refined object", path)
-        result.save_picture(path.with_suffix(".png"), title=f"{scan.name}: {loaded.card.network}")
-        report.wrote("picture", path.with_suffix(".png"))
-
     session = Session(
         frames,
         others[0] if others else None,
         loaded,
         open_engine(loaded, engine, precision, device, batch=batch_size),
         settings,
-        save,
+        results.save,
+        follow_up=(results.tell, results.write_frames, results.refine, results.draw_picture),
         scans=scans,
         name=target.stem,
     )
-    with LiveServer(session, address, port, token) as server, _stopping(session, stay) as stopped:
+    with LiveServer(session, address, port, token) as server, _stopping(session) as stopped:
         report.line(f"page: {server.url}")
         if open_page:
             import webbrowser
 
             webbrowser.open(server.url)
-        with report.progress("Frames") as advance, _following(session, advance):
+        with report.progress("Frames") as advance, _following(report, session, advance):
             session.run()
         _tell(report, session)
         if stay:
@@ -150,41 +144,22 @@ def live(
             stopped.wait()
 
 
-def _write_frames(report: Report, scan: Any, path: Path) -> None:
-    from ptychow.formats import write_scan
-    from ptychow.live.result import kept_scan
-
-    kept, beside = kept_scan(scan), path.with_stem(f"{path.stem}_frames")
-    if kept is not None:
-        write_scan(beside, kept)
-        report.wrote("frames", beside)
-
-
-def _refine(
-    result: Any, scan: Any, model: Any, file: Path | None, epochs: int | None, seconds: float | None, device: str
-) -> Any:
-    """The result refined with the frames of the detector's file, or with those that were kept."""
-    from ptychow.errors import PtychoWError
-    from ptychow.formats import read_scan
-    from ptychow.live.result import kept_scan
-    from ptychow.refinement import refine_reconstruction
-
-    frames = kept_scan(scan) if file is None else read_scan(file)
-    if frames is None:
-        raise PtychoWError("no frames were kept to refine with")
-    return refine_reconstruction(result, frames, model, epochs=epochs, seconds=seconds, device=device)
-
-
 @contextmanager
-def _stopping(session: Session, stay: bool) -> Iterator[Event]:
-    """Ctrl-C ends the scan as it is, and is written; the event is set by it."""
-    stopped = Event()
+def _stopping(session: Session) -> Iterator[Event]:
+    """Ctrl-C ends the scan as it is, which is written, and sets the event. A second one gives up what takes long after
+    that (a full disk, refining), a third one everything.
+    """
+    stopped, given_up = Event(), Event()
 
     def stop(*_: object) -> None:
-        if stopped.is_set() and not stay:
+        if not stopped.is_set():
+            stopped.set()
+            session.stop()
+        elif not given_up.is_set():
+            given_up.set()
+            session.give_up()
+        else:
             raise KeyboardInterrupt
-        stopped.set()
-        session.stop()
 
     before = signal.signal(signal.SIGINT, stop)
     try:
@@ -194,18 +169,23 @@ def _stopping(session: Session, stay: bool) -> Iterator[Event]:
 
 
 @contextmanager
-def _following(session: Session, advance: Any) -> Iterator[None]:
-    """Move the progress bar while the session runs."""
+def _following(report: Report, session: Session, advance: Any) -> Iterator[None]:
+    """Move the progress bar and pass warnings on while the session runs."""
     over = Event()
 
     def follow() -> None:
-        shown = 0
-        while not over.wait(0.5):
-            scan = session.scan
-            if scan is not None:
-                stitched = scan.counters.counts().stitched
+        shown = warned = 0
+        while True:
+            last = over.wait(0.5)
+            for warning in session.warnings[warned:]:
+                report.warn(warning)
+                warned += 1
+            if session.scan is not None:
+                stitched = session.scan.counters.counts().stitched
                 advance(stitched - shown, note=session.state)
                 shown = stitched
+            if last:
+                return
 
     thread = Thread(target=follow, daemon=True)
     thread.start()
@@ -228,5 +208,7 @@ def _tell(report: Report, session: Session) -> None:
     )
     if latency["p50"] is not None:
         report.line(f"from a frame to its pixels: p50 {latency['p50'] * 1e3:.0f} ms, p99 {latency['p99'] * 1e3:.0f} ms")
+    if session.astray:
+        report.line(f"{session.astray:,} records were of no scan, or came when theirs was over")
     report.line(f"light: {summary['light']}; the scan is over: {summary['ended']}")
     report.finish(summary)

@@ -17,6 +17,7 @@ def reconstruct_many(
     output: Path | None,
     cluster: str,
     workers: int | None,
+    reading: dict[str, Any],
     options: dict[str, Any],
 ) -> None:
     """Reconstruct every file that matches; prints a line a scan. Raises PtychoWError where some could not be."""
@@ -39,6 +40,7 @@ def reconstruct_many(
             folder,
             cluster=cluster,
             workers=workers,
+            reading=reading,
             options=options,
             on_outcome=lambda outcome: advance(note=outcome.file.name),
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +20,9 @@ from ptychow.cli.common import (
     output_path,
     require_choice,
 )
+
+if TYPE_CHECKING:
+    from ptychow.scan import Scan
 
 
 def prepare(
@@ -43,6 +47,21 @@ def prepare(
     size: Annotated[
         int | None, typer.Option("--size", help="Choose crop and bin so that frames have this size.")
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE",
+            help="More bad pixels: an image (npy, TIFF, HDF5 as FILE:/DATASET), not 0 where bad, or lines ROW,COLUMN.",
+        ),
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option("--frames", metavar="FIRST:LAST", help="Keep these, as Python counts: 10:, :500 or 1:-1."),
+    ] = None,
+    fftshift: Annotated[
+        bool, typer.Option("--fftshift", help="Swap the quarters of frames with zero frequency in the corners.")
+    ] = False,
     threshold: Annotated[float, typer.Option("--threshold", help="Set counts below it to 0.", min=0)] = 0.0,
     pixel_size_nm: PixelSize = None,
     positions: Positions = None,
@@ -50,16 +69,20 @@ def prepare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn, centre, crop or bin the frames of a scan; geometry, mask, probe and labels follow."""
+    """Mask, turn, centre, crop or bin the frames of a scan; geometry, mask, probe and labels follow."""
     from ptychow.detector import Preparation
     from ptychow.formats import write_scan
     from ptychow.orientation import Orientation
-    from ptychow.prepared import prepare_scan
+    from ptychow.prepared import prepare_scan, swap_quarters
 
     report = Report(as_json, quiet)
     require_choice("--orientation", orientation, *Orientation)
     target = output_path(output, file, "_prepared.cxi")
-    scan = open_scan(file, mapping, pixel_size_nm, positions)
+    scan = choose_frames(open_scan(file, mapping, pixel_size_nm, positions), frames)
+    if mask is not None:
+        scan = _masked(scan, mask, report)
+    if fftshift:
+        scan = swap_quarters(scan)
     preparation = Preparation.fit(
         scan,
         size=size,
@@ -81,6 +104,11 @@ def prepare(
     height, width = prepared.frame_shape
     words = "unknown" if pixel is None else f"{pixel * 1e9:.4g} nm"
     report.line(f"{len(scan)} frames of {height} x {width}; object pixel {words}")
+    if pixel is None and scan.geometry.pixel_size is not None:
+        report.warn(
+            "the object pixel was not kept: frames that are not square have two. Give that of the prepared frames to "
+            "the next command (--pixel-size-nm)"
+        )
     report.wrote("scan", target)
     report.finish(
         {
@@ -90,6 +118,35 @@ def prepare(
             "notes": preparation.notes,
         }
     )
+
+
+def choose_frames(scan: Scan, text: str | None) -> Scan:
+    """The scan of the frames FIRST:LAST. Raises InputError where there are none, or for another text."""
+    import numpy as np
+
+    from ptychow.errors import InputError
+
+    if text is None:
+        return scan
+    first, colon, last = text.partition(":")
+    try:
+        chosen = range(len(scan))[int(first) if first.strip() else None : int(last) if last.strip() else None]
+    except ValueError:
+        chosen = range(0)
+    if not colon or not chosen:
+        expected = f"FIRST:LAST, some of {len(scan)} frames"
+        raise InputError("no frames", field="--frames", found=text, expected=expected)
+    return scan.select(np.asarray(chosen))
+
+
+def _masked(scan: Scan, name: str, report: Report) -> Scan:
+    """The scan with the bad pixels of a mask file added to those of its own mask."""
+    from ptychow.formats.masks import read_mask
+    from ptychow.words import counted
+
+    good = read_mask(name, scan.frame_shape)
+    report.line(f"{counted(int((~good).sum()), 'bad pixel')} in {name}")
+    return replace(scan, mask=good if scan.mask is None else good & scan.mask)
 
 
 def parse_centre(text: str | None) -> tuple[int, int] | Literal["auto"] | None:

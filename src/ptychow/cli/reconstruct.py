@@ -18,15 +18,20 @@ from ptychow.cli.common import (
     Positions,
     PrecisionOption,
     Quiet,
+    Refine,
+    RefineEpochs,
+    RefineSeconds,
     Report,
     StitchingOption,
     Threads,
+    explanation,
     open_scan,
     output_path,
     require_choice,
     require_engine,
 )
 from ptychow.cli.many_scans import reconstruct_many
+from ptychow.words import counted
 
 
 def reconstruct(
@@ -41,16 +46,9 @@ def reconstruct(
     engine: EngineOption = "torch",
     precision: PrecisionOption = None,
     threads: Threads = None,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Let an iterative reconstruction (Pty-Chi LSQML) finish the picture.")
-    ] = False,
-    refine_epochs: Annotated[
-        int | None,
-        typer.Option("--refine-epochs", help="Its passes; by default until its error is on a plateau.", min=1),
-    ] = None,
-    refine_seconds: Annotated[
-        float | None, typer.Option("--refine-seconds", help="Begin no further pass after so many seconds.", min=0)
-    ] = None,
+    refine: Refine = False,
+    refine_epochs: RefineEpochs = None,
+    refine_seconds: RefineSeconds = None,
     cluster: Annotated[
         str | None, typer.Option("--cluster", help="Many scans over dask: local, or a scheduler's address.")
     ] = None,
@@ -64,6 +62,7 @@ def reconstruct(
     quiet: Quiet = False,
 ) -> None:
     """Reconstruct with a network: writes the complex object as CXI and a picture of it."""
+    from ptychow.errors import InputError
     from ptychow.model import Model
     from ptychow.reconstruction import reconstruct as run
 
@@ -81,12 +80,24 @@ def reconstruct(
         "threads": threads,
         "force": force,
     }
+    if workers is not None and cluster != "local":
+        raise InputError("goes with --cluster local", field="--workers", found=workers)
     if cluster is not None:
-        reconstruct_many(report, str(file), model, output, cluster, workers, options)
+        single: dict[str, Any] = {
+            "--positions": positions,
+            "--refine": refine or None,
+            "--refine-epochs": refine_epochs,
+            "--refine-seconds": refine_seconds,
+        }
+        for option, value in single.items():
+            if value is not None:
+                raise InputError("not for many scans", field=option, found=value, remedy="Leave out --cluster")
+        reading = explanation(mapping, pixel_size_nm)
+        reconstruct_many(report, str(file), model, output, cluster, workers, reading, options)
         return
     loaded = Model.load(model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
-    target = output_path(output, file, f"_{loaded.card.network}.cxi", model)
+    target = output_path(output, file, f"_{loaded.name}.cxi", model)
     with report.progress("Reconstructing", len(scan)) as advance:
         result = run(scan, loaded, **options, advance=advance)
     if refine or refine_epochs is not None or refine_seconds is not None:
@@ -112,10 +123,12 @@ def reconstruct(
     )
     if result.network_image is not None:
         refinement = summary["refinement"]
-        report.line(f"{refinement['epochs']} epochs in {refinement['seconds']:.1f} s, {refinement['notes'][-1]}")
+        report.line(
+            f"{counted(refinement['epochs'], 'epoch')} in {refinement['seconds']:.1f} s, {refinement['notes'][-1]}"
+        )
     result.save(target)
     report.wrote("object", target)
     picture = target.with_suffix(".png")
-    result.save_picture(picture, title=f"{scan.name}: {loaded.card.network}")
+    result.save_picture(picture)
     report.wrote("picture", picture)
     report.finish(summary)

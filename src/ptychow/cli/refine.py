@@ -9,6 +9,7 @@ import typer
 
 from ptychow.cli.common import (
     Device,
+    Epochs,
     Json,
     Mapping,
     Output,
@@ -27,10 +28,7 @@ def refine(
     file: Annotated[Path, typer.Argument(metavar="SCAN", help="Scan file.")],
     start: Annotated[Path, typer.Argument(metavar="OBJECT", help="CXI file from ptychow reconstruct (or label).")],
     output: Output = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", help="Passes over all frames; by default until the error is on a plateau.", min=1),
-    ] = None,
+    epochs: Epochs = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="Begin no further pass after so many seconds.", min=0)
     ] = None,
@@ -72,4 +70,6 @@ def refine(
             seed=seed,
             on_epoch=lambda progress: advance(note=f"error {progress.errors[-1]:.4f}"),
         )
+    if not result.started_warm:
+        report.warn(f"the object given does not explain the frames: {result.notes[-1]}")
     finish(report, result, target, "refined scan")

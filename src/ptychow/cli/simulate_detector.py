@@ -12,6 +12,7 @@ from ptychow.cli.common import Json, Mapping, PixelSize, Quiet, Report, Seed, op
 from ptychow.errors import InputError, MissingExtraError, PtychoWError
 
 CODECS = {"stream2": "bslz4", "pva": "none", "file": "bslz4"}
+PORTS = {"stream2": 31001, "pva": 0, "file": 0}  # a Dectris detector has its own, an EPICS client asks for names
 
 
 def simulate_detector(
@@ -28,7 +29,10 @@ def simulate_detector(
     codec: Annotated[
         str | None, typer.Option("--codec", help="stream2: bslz4, lz4, none; pva: also blosc, zlib, lz4hdf5.")
     ] = None,
-    port: Annotated[int, typer.Option("--port", help="To listen on; 0: any that is free.", min=0, max=65535)] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="To listen on; 0: any that is free. stream2: 31001, pva: 0.", min=0, max=65535),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write (--protocol file).")] = None,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for somebody to listen.", min=0)] = 600.0,
     drop: Annotated[float, typer.Option("--drop", help="Part of the frames that is not sent.")] = 0.0,
@@ -70,6 +74,7 @@ def simulate_detector(
 
     faults = Faults(drop, duplicate, garbage, reorder, late_positions, restart, stall, vanish, seed)
     codec = codec or CODECS[protocol]
+    port = PORTS[protocol] if port is None else port
     with ExitStack() as stack:
         server: Server
         if protocol == "stream2":
@@ -84,7 +89,7 @@ def simulate_detector(
             server = stack.enter_context(FileWriter(scan, _new_file(output), count=count))
         stage = stack.enter_context(PositionServer(scan)) if where in ("table", "numbers") else None
         told = _where_positions(where, file, server, stage, scan.position_unit)
-        report.line(f"listen with: --source '{server.source}' --positions '{told}'")
+        report.line(f"listen with: ptychow live --source '{server.source}' --positions '{told}' --model MODEL")
         with report.progress("Compressing", min(count, len(scan))) as advance:
             for index in range(min(count, len(scan))):
                 server.prepare(index)

@@ -14,6 +14,7 @@ from ptychow.cli.common import (
     Mapping,
     Output,
     PixelSize,
+    Positions,
     Quiet,
     Report,
     Seed,
@@ -23,6 +24,8 @@ from ptychow.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from ptychow.model import Model
+    from ptychow.scan import Scan
     from ptychow.training import History, Trained
 
 
@@ -41,6 +44,10 @@ def train(
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="With --physics: by diffraction alone, labels are not looked at.")
     ] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", help="Model whose predictions are the labels: distillation; scans need none."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the training frames, instead of the recipe's.")
     ] = None,
@@ -76,17 +83,13 @@ def train(
     ] = None,
     seed: Seed = 0,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit a network to labelled scans; writes the Model, and the loss curves as a picture and as JSON."""
-    from dataclasses import asdict
-
     from ptychow.errors import InputError
-    from ptychow.evaluation import evaluate
-    from ptychow.figures import training_figure
-    from ptychow.files import write_json
     from ptychow.model import Model
     from ptychow.training import recipe_named
     from ptychow.training import train as run
@@ -100,6 +103,8 @@ def train(
     require_choice("--split", split, "spatial", "random", "none")
     if physics is not None:
         require_choice("--physics", physics, "amplitude", "poisson")
+    if no_labels and teacher is not None:
+        raise InputError("does not go with --teacher", field="--no-labels", remedy="Give one of them")
     if no_labels and physics is None:
         raise InputError("leaves nothing to train by", field="--no-labels", remedy="Add --physics amplitude")
     model = None if start is None else Model.load(start)
@@ -117,9 +122,13 @@ def train(
         learning_rate=learning_rate,
         schedule=schedule,
         physics=physics,
-        virtual=1 if no_labels else None,
+        # Virtual points need an object.
+        virtual=1 if no_labels else 0 if teacher else None,
     )
-    scans = [open_scan(file, mapping, pixel_size_nm) for file in files]
+    if positions is not None and len(files) > 1:
+        raise InputError("goes with one scan", field="--positions", found=f"{len(files)} scans")
+    scans = [open_scan(file, mapping, pixel_size_nm, positions) for file in files]
+    labelled = scans if teacher is None else _taught(report, teacher, scans, device)
     with report.progress("Training", settings.epochs) as advance, _log(tensorboard) as log:
 
         def on_epoch(history: History) -> None:
@@ -128,7 +137,7 @@ def train(
             log(history)
 
         trained = run(
-            scans,
+            labelled,
             network,
             settings,
             start=model,
@@ -145,29 +154,60 @@ def train(
         )
     if not is_first():
         return
-    for warning in trained.warnings:
-        report.warn(warning)
-    report.line(_describe(trained))
-    if len(trained.splits[0].holdout) and trained.model.probe is not None:
-        found = evaluate(trained.model, scans[0], device=device)
-        trained.model.card = trained.model.card.model_copy(update={"metrics": found.summary()})
-        report.line(
-            f"held-out part of the first scan: unexplained phase variance {found.headline:.4f} "
-            f"(flat patch {found.stitched_flat['phase_unexplained_variance']:.4f})"
-        )
+    # Hours of work first: what is measured on it comes after.
     trained.model.save(target)
     checkpoint.unlink(missing_ok=True)
     report.wrote("Model", target)
-    history_path, picture = (
-        target.with_name(f"{target.stem}_training.json"),
-        target.with_name(f"{target.stem}_training.png"),
-    )
+    for warning in trained.warnings:
+        report.warn(warning)
+    report.line(_describe(trained))
+    _write_curves(report, trained, target, f"{network}, {settings.name} recipe, seed {seed}")
+    has_labels = scans[0].object is not None or scans[0].label_patches is not None
+    if has_labels and len(trained.splits[0].holdout) and trained.model.probe is not None:
+        _evaluate(report, trained.model, scans[0], device)
+        trained.model.save(target)
+    report.finish({"network": network, **trained.model.card.training, "warnings": list(trained.warnings)})
+
+
+def _taught(report: Report, teacher: Path, scans: list[Scan], device: str) -> list[Scan]:
+    """The scans with a teacher's predictions as labels."""
+    from ptychow.model import Model
+    from ptychow.training.distillation import taught_by
+
+    model = Model.load(teacher)
+    with report.progress("Asking the teacher", len(scans)) as advance:
+        taught = []
+        for scan in scans:
+            taught.append(taught_by(model, scan, device))
+            advance()
+    return taught
+
+
+def _write_curves(report: Report, trained: Trained, target: Path, title: str) -> None:
+    """The loss curves beside the Model, as JSON and as a picture."""
+    from dataclasses import asdict
+
+    from ptychow.figures import training_figure
+    from ptychow.files import write_json
+
+    numbers, picture = (target.with_name(f"{target.stem}_training.{ending}") for ending in ("json", "png"))
     card = trained.model.card
-    write_json(history_path, {"history": asdict(trained.history), "training": card.training, "recipe": card.recipe})
-    report.wrote("loss curves", history_path)
-    training_figure(picture, trained.history.curves(), title=f"{network}, {settings.name} recipe, seed {seed}")
+    write_json(numbers, {"history": asdict(trained.history), "training": card.training, "recipe": card.recipe})
+    report.wrote("loss curves", numbers)
+    training_figure(picture, trained.history.curves(), title=title)
     report.wrote("picture", picture)
-    report.finish({"network": network, **card.training, "warnings": list(trained.warnings)})
+
+
+def _evaluate(report: Report, model: Model, scan: Scan, device: str) -> None:
+    """Put the Model's numbers on the held-out part of the scan into its card, and say them."""
+    from ptychow.evaluation import evaluate
+
+    found = evaluate(model, scan, device=device)
+    model.card = model.card.model_copy(update={"metrics": found.summary()})
+    report.line(
+        f"held-out part of the first scan: unexplained phase variance {found.headline:.4f} "
+        f"(flat patch {found.stitched_flat['phase_unexplained_variance']:.4f})"
+    )
 
 
 def _describe(trained: Trained) -> str:

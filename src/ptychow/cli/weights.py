@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ptychow.cli.common import Json, Quiet, Report, format_number
+from ptychow.words import counted
 
 
 def weights(
@@ -27,20 +28,27 @@ def weights(
     if name is None:
         if output is not None:
             raise InputError("copies one Model", field="--output", remedy="Give its name, too")
-        cards = {one: _card(Model.load(one), one) for one in SHIPPED}
+        cards = {}
+        for one in SHIPPED:
+            try:
+                cards[one] = _card(Model.load(one), one)
+            except InputError as error:
+                report.warn(str(error))
         rows = [
             [one, SHIPPED[one].alias, card["network"], card["parameters"], card["frame"], SHIPPED[one].title]
             for one, card in cards.items()
         ]
         report.table("Models that ship", ["name", "alias", "network", "parameters", "frames", "made for"], rows)
-        report.line(f"Licence: {LICENCE}. `ptychow weights NAME` shows data, recipe, metrics and valid range.")
+        report.line(f"Licence: {LICENCE}. `ptychow weights NAME` shows data, error and valid range.")
         report.finish({"weights": cards, "licence": LICENCE})
         return
     full = names().get(name)
     if full is None:
         raise InputError("no such weights", found=name, expected=", ".join(names()))
-    card = _card(Model.load(full), full)
-    report.table(full, ["", ""], [[key, _text(value)] for key, value in card.items()])
+    model = Model.load(full)
+    card = _card(model, full)
+    report.table(full, ["", ""], _headlines(model, card))
+    report.line("All of it, with every metric: --json")
     if output is not None:
         _copy(model_file(full), output, report)
     report.finish(card)
@@ -73,13 +81,34 @@ def _card(model: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
-    """A cell of the card's table."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(part)}" for key, part in value.items()) or "-"
-    if isinstance(value, list | tuple):
-        return " to ".join(_text(part) for part in value)
-    return format_number(value)
+def _headlines(model: Any, card: dict[str, Any]) -> list[list[str]]:
+    """What to know before all else, in five lines."""
+    from ptychow.optics.propagation import photon_wavelength
+
+    wavelength, limits = model.card.geometry.wavelength, model.card.count_limits
+    energy = "energy unknown" if wavelength is None else f"{photon_wavelength(1e3) / wavelength:.4g} keV"
+    scans, steps = counted(len(model.card.data), "scan"), model.card.training.get("steps")
+    counts = "unknown" if model.card.counts_per_frame is None else f"{model.card.counts_per_frame:.3g} a frame"
+    factors = "limits not measured" if limits is None else f"good from {limits[0]:.2g} to {limits[1]:.3g} times that"
+    return [
+        ["made for", f"{card['made for']}: {energy}, object pixel {card['object pixel']}, frames of {card['frame']}"],
+        ["trained", f"{card['network']}, {card['recipe']} recipe, {steps} steps on {scans}: {card['command']}"],
+        ["error", _error(model.card.metrics)],
+        ["counts", f"{counts}; {factors}"],
+        ["licence", card["licence"]],
+    ]
+
+
+def _error(metrics: dict[str, Any]) -> str:
+    """The stitched error of each evaluation, beside that of knowing nothing."""
+    cases = {"": metrics} if "stitched" in metrics else metrics
+    key = "phase_unexplained_variance"
+    found = [
+        f"{format_number(part['stitched'][key])}{f' ({name})' if name else ''}"
+        for name, part in cases.items()
+        if isinstance(part, dict) and part.get("stitched")
+    ]
+    return f"unexplained phase variance {', '.join(found)}; a flat patch has 1" if found else "not measured"
 
 
 def _copy(source: Path, output: Path, report: Report) -> None:

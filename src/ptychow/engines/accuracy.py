@@ -47,7 +47,7 @@ def phase_cost(model: Model, patches: NDArray[np.complex64], reference: NDArray[
     light = np.ones(reference.shape[1:]) if model.probe is None else intensity(model.probe)
     if not np.isfinite(patches).all():
         return float("inf")
-    own = model.card.metrics.get("patches", {}).get(METRIC, ASSUMED_ERROR)
+    own = model.card.metrics.get("patches", {}).get(METRIC) or ASSUMED_ERROR
     return patch_metrics(patches, reference, light)[METRIC] / own
 
 

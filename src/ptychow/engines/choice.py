@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ptychow.datasets import cache_folder
 from ptychow.devices import choose_device
 from ptychow.engines import ENGINES, open_engine
 from ptychow.engines.accuracy import LIMIT, phase_cost, simulated_inputs
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.errors import PtychoWError
-from ptychow.files import write_json
+from ptychow.files import cache_folder, write_json
 from ptychow.model import Model
 
 # Seconds spent on an engine's rate; the median of its runs counts.

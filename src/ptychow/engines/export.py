@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,14 +79,17 @@ def export(
     The file gives amplitude and phase (radians), (b, 1, n, n) float32, and carries the Model's card as JSON under
     "ptychow": ONNX metadata, OpenVINO runtime information, or an extra file.
 
-    Raises InputError for what cannot be exported, MissingExtraError without the format's library, PtychoWError where
-    the written file gives other patches than the Model.
+    Only a file that has passed the check gets its name. Raises InputError for what cannot be exported and for a `.bin`
+    of something else in the way, MissingExtraError without the format's library, PtychoWError where the written file
+    gives other patches than the Model.
     """
     path = Path(path)
     if to not in ENDINGS:
         raise InputError("unknown format", field="to", found=to, expected=" or ".join(ENDINGS))
     if path.suffix != ENDINGS[to]:
         raise InputError("another ending", file=path, field="output", found=path.suffix, expected=ENDINGS[to])
+    if to == "openvino" and path.with_suffix(".bin").exists() and not path.exists():
+        raise InputError("would be overwritten by the weights", file=path.with_suffix(".bin"), field="output")
     if counts not in COUNT_TYPES:
         raise InputError("unknown counts", field="counts", found=counts, expected=" or ".join(COUNT_TYPES))
     if preparation_inside and to == "torch":
@@ -96,15 +100,22 @@ def export(
     name = COUNTS_INPUT if preparation_inside else INPUT
     shape = (batch or "batch", *frames.shape[1:])
     facts = {METADATA: _card(model), "input": json.dumps([name, str(frames.dtype), shape])}
-    try:
-        if to == "torch":
-            files, run = _write_torch(module, frames, path, batch, facts)
-        else:
-            graph = _onnx(module, frames, name, batch, facts)
-            files, run = _write_onnx(graph, path) if to == "onnx" else _write_openvino(graph, path, facts)
-    except ImportError:
-        raise MissingExtraError(f"export to {to}", "fast") from None
-    difference = _check(model, frames, run, batch or CHECKED, path)
+    with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
+        made = Path(folder, path.name)
+        try:
+            if to == "torch":
+                run = _write_torch(module, frames, made, batch, facts)
+            else:
+                graph = _onnx(module, frames, name, batch, facts)
+                run = _write_onnx(graph, made) if to == "onnx" else _write_openvino(graph, made, facts)
+        except ImportError:
+            raise MissingExtraError(f"export to {to}", "fast") from None
+        difference = _check(model, frames, run, batch or CHECKED, path)
+        # OpenVINO's weights (.bin) come before what refers to them (.xml).
+        files = tuple(path.with_name(written.name) for written in sorted(made.parent.iterdir()))
+        for file in files:
+            with atomic_path(file) as temporary:
+                shutil.copyfile(made.with_name(file.name), temporary)
     return Exported(files, name, shape, str(frames.dtype), difference)
 
 
@@ -143,49 +154,39 @@ def _onnx(module: nn.Module, frames: NDArray[Any], name: str, batch: int | None,
     return model
 
 
-def _write_onnx(graph: Any, path: Path) -> tuple[tuple[Path, ...], Run]:
+def _write_onnx(graph: Any, path: Path) -> Run:
     import onnxruntime
 
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(graph.SerializeToString())
+    path.write_bytes(graph.SerializeToString())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return (path,), lambda frames: tuple(session.run(None, {session.get_inputs()[0].name: frames}))
+    return lambda frames: tuple(session.run(None, {session.get_inputs()[0].name: frames}))
 
 
-def _write_openvino(graph: Any, path: Path, facts: dict[str, str]) -> tuple[tuple[Path, ...], Run]:
+def _write_openvino(graph: Any, path: Path, facts: dict[str, str]) -> Run:
     import openvino
 
     core = openvino.Core()
     network = core.read_model(graph.SerializeToString())
     for key, value in facts.items():
         network.set_rt_info(value, [METADATA, key])
-    weights = path.with_suffix(".bin")
-    with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
-        made = Path(folder, "network.xml")
-        openvino.save_model(network, made, compress_to_fp16=False)
-        for target in (weights, path):
-            with atomic_path(target) as temporary:
-                temporary.write_bytes(made.with_suffix(target.suffix).read_bytes())
+    openvino.save_model(network, path, compress_to_fp16=False)
     compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(frames: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         amplitude, phase = compiled([frames]).values()
         return amplitude, phase
 
-    return (path, weights), run
+    return run
 
 
-def _write_torch(
-    module: nn.Module, frames: NDArray[Any], path: Path, batch: int | None, facts: dict[str, str]
-) -> tuple[tuple[Path, ...], Run]:
+def _write_torch(module: nn.Module, frames: NDArray[Any], path: Path, batch: int | None, facts: dict[str, str]) -> Run:
     example = torch.from_numpy(np.resize(frames, (batch or 2, *frames.shape[1:])))
     free = None if batch else ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=free)
-    with atomic_path(path) as temporary:
-        torch.export.save(program, temporary, extra_files=facts)
+    torch.export.save(program, path, extra_files=facts)
     loaded = torch.export.load(path).module()
 
     def run(frames: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -193,7 +194,7 @@ def _write_torch(
             amplitude, phase = loaded(torch.from_numpy(frames))
         return amplitude.numpy(), phase.numpy()
 
-    return (path,), run
+    return run
 
 
 def _check(model: Model, frames: NDArray[Any], run: Run, batch: int, path: Path) -> float:

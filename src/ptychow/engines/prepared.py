@@ -25,12 +25,10 @@ class PreparedFrames(nn.Module):
         super().__init__()
         self.preparation = preparation
         # Crop and turn choose pixels: done to their numbers, they say which.
-        choice = Preparation(centre=preparation.centre, crop=preparation.crop, orientation=preparation.orientation)
-        choice = choice.replace(transform="raw", scale="none")
-        chosen = choice.apply(np.arange(frame_shape[0] * frame_shape[1]).reshape(1, *frame_shape))[0, 0]
+        chosen = preparation.crop_and_turn(np.arange(frame_shape[0] * frame_shape[1]).reshape(frame_shape))
         self.cropped = chosen.shape
         self.binned = [length // preparation.bin for length in chosen.shape]
-        self.register_buffer("pixels", torch.from_numpy(chosen.astype(np.int64).reshape(-1)))
+        self.register_buffer("pixels", torch.from_numpy(chosen.reshape(-1)))
         good = preparation.replace(resample=None).output_mask(frame_shape)
         self.rings = [] if good is None or good.all() else _as_tensors(Filling.of(good), good.size)
 

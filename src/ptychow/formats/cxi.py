@@ -114,7 +114,6 @@ def write_reconstruction(
     probe: NDArray[np.complex64] | None = None,
     residuals: NDArray[np.float32] | None = None,
     refined_from: ObjectImage | None = None,
-    metadata: Mapping[str, str],
     summary: Mapping[str, Any],
 ) -> None:
     """Write a reconstructed object, readable by `read_object` and by any CXI viewer.
@@ -124,7 +123,7 @@ def write_reconstruction(
     numpy too.
     Raises InputError where the maps do not fit the image, PtychoWError where the file cannot be written.
     """
-    with new_cxi(Path(path), image.source, geometry, probe, metadata) as (file, _):
+    with new_cxi(Path(path), image.source, geometry, probe, {}) as (file, _):
         _write_object(file, image)
         if refined_from is not None:
             _write_object(file, refined_from, "entry_1/image_2")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats.hdf5_files import hdf5_dataset, holds, read_hdf5_array
+from ptychow.formats.hdf5_files import hdf5_dataset, holds, read_hdf5_array, read_part
 
 INVALID = 0x1
 DEFECTS = {
@@ -67,7 +67,8 @@ def _bits(file: h5py.File, name: str, path: Path, count: int, frame_shape: tuple
     bits = np.zeros(frame_shape, np.uint32)
     step = max(1, LAYERS // bits.size)
     for start in range(0, count, step):
-        bits |= np.bitwise_or.reduce(_as_bits(dataset[start : start + step]))
+        part = read_part(dataset, [(start, min(start + step, count))], path, name)
+        bits |= np.bitwise_or.reduce(_as_bits(part))
     return bits
 
 

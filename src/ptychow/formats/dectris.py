@@ -6,15 +6,17 @@
     /entry/instrument/detector/{detector_distance,x_pixel_size,beam_center_x,...}  m, m, pixels
     .../detectorSpecific/{pixel_mask,countrate_correction_count_cutoff}, or pixel_mask and saturation_value above
 
-Any bit in the pixel mask makes a pixel bad. Counts at and above the cutoff are not to be believed. Positions are in no
-such file: they are given (`ptychow.formats.position_files`). Layout: the SIMPLON API's manual, "HDF5 FileWriter", and
-Dectris's documentation of FileWriter 2; links to data files that were never written are refused.
+Any bit in the pixel mask makes a pixel bad. Counts at and above the cutoff are not to be believed, nor are those above
+the saturation value, which is NeXus's: the largest that is valid. Positions are in no such file: they are given
+(`ptychow.formats.position_files`). Layout: the SIMPLON API's manual, "HDF5 FileWriter", and Dectris's documentation of
+FileWriter 2; links to data files that were never written are refused.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -56,31 +58,54 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan of a master file and a file of positions. Raises InputError for what is missing or damaged."""
     positions, unit = position_files.needed(path, mapping)
     with open_hdf5(path) as file:
-        frames = _frames(file, path, mapping)
-        wavelength = _number(file, path, f"{BEAM}/incident_wavelength", f"{BEAM}/wavelength")
-        energy = _number(file, path, f"{BEAM}/incident_energy", f"{SPECIFIC}/photon_energy")
-        if wavelength is None:
-            wavelength = wavelength_of(energy * ELECTRONVOLT if energy else None)
-        across, down = (_number(file, path, f"{DETECTOR}/{axis}_pixel_size", length=True) for axis in "xy")
-        if across and down and not np.isclose(across, down, rtol=1e-3):
-            raise InputError("detector pixels are not square", file=path, found=f"{across:.4g} m x {down:.4g} m")
-        centre = [read_hdf5_number(file, f"{DETECTOR}/beam_center_{axis}", path) for axis in "yx"]
+        frames, channel = _frames(file, path, mapping)
+        facts = read_detector_facts(file, path, channel)
         return Scan(
             frames=frames,
             positions=positions,
             position_unit=unit,
-            geometry=Geometry(
-                wavelength=wavelength,
-                distance=_number(file, path, f"{DETECTOR}/detector_distance", f"{DETECTOR}/distance", length=True),
-                detector_pixel=across or down,
-            ),
-            mask=_mask(file, path),
-            saturation=_number(
-                file, path, f"{SPECIFIC}/countrate_correction_count_cutoff", f"{DETECTOR}/saturation_value"
-            ),
+            geometry=facts.geometry,
+            mask=facts.mask,
+            saturation=facts.saturation,
             name=path.name,
-            metadata={} if None in centre else {"beam_center_px": f"{centre[0]:g},{centre[1]:g}"},
+            metadata=facts.metadata,
         )
+
+
+@dataclass(frozen=True)
+class DetectorFacts:
+    """What a master file says of all frames, as `Scan` has it. What it does not say is None."""
+
+    geometry: Geometry
+    mask: NDArray[np.bool_] | None
+    saturation: float | None
+    metadata: dict[str, str]
+
+
+def read_detector_facts(file: h5py.File, path: Path, channel: int) -> DetectorFacts:
+    """What a master file says of all frames of a threshold (`channel`, from 0), now or while a scan is running.
+
+    Raises InputError for what cannot be read, unknown units, and pixels that are not square.
+    """
+    wavelength = _number(file, path, f"{BEAM}/incident_wavelength", f"{BEAM}/wavelength")
+    if wavelength is None:
+        energy = _number(file, path, f"{BEAM}/incident_energy", f"{SPECIFIC}/photon_energy")
+        wavelength = wavelength_of(energy * ELECTRONVOLT if energy else None)
+    across, down = (_number(file, path, f"{DETECTOR}/{axis}_pixel_size", length=True) for axis in "xy")
+    if across and down and not np.isclose(across, down, rtol=1e-3):
+        raise InputError("detector pixels are not square", file=path, found=f"{across:.4g} m x {down:.4g} m")
+    distance = _number(file, path, f"{DETECTOR}/detector_distance", f"{DETECTOR}/distance", length=True)
+    saturation = _number(file, path, f"{SPECIFIC}/countrate_correction_count_cutoff")
+    if saturation is None:
+        largest = _number(file, path, f"{DETECTOR}/saturation_value", f"{SPECIFIC}/saturation_value")
+        saturation = None if largest is None else largest + 1
+    centre = [read_hdf5_number(file, f"{DETECTOR}/beam_center_{axis}", path) for axis in "yx"]
+    return DetectorFacts(
+        Geometry(wavelength=wavelength, distance=distance, detector_pixel=across or down),
+        _mask(file, path, channel),
+        saturation,
+        {} if None in centre else {"beam_center_px": f"{centre[0]:g},{centre[1]:g}"},
+    )
 
 
 def _parts(names: list[str]) -> list[str]:
@@ -93,13 +118,14 @@ def _is_filewriter_2(file: h5py.File, path: Path) -> bool:
     return is_nxmx and (read_hdf5_text(file, "entry/program_name", path) or "").startswith("DECTRIS")
 
 
-def _frames(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> Frames:
+def _frames(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> tuple[Frames, int]:
+    """The frames, and of which threshold they are, from 0."""
     parts = _parts(list(file[DATA]))
     if parts:
-        return JoinedFrames(path, tuple(HDF5Frames.open(path, f"{DATA}/{part}") for part in parts))
+        return JoinedFrames(path, tuple(HDF5Frames.open(path, f"{DATA}/{part}") for part in parts)), 0
     frames = HDF5Frames.open(path, f"{DATA}/data")
     if frames.raster is None:
-        return frames
+        return frames, 0
     images, channels = frames.raster
     channel = mapping.get("channel", "0" if channels == 1 else "")
     if not channel.isdecimal() or int(channel) >= channels:
@@ -111,14 +137,18 @@ def _frames(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> Frames:
             expected=f"one of 0 to {channels - 1}",
             remedy="Say which: --map channel=0",
         )
-    return Subset(frames, np.arange(images) * channels + int(channel))
+    return Subset(frames, np.arange(images) * channels + int(channel)), int(channel)
 
 
-def _mask(file: h5py.File, path: Path) -> NDArray[np.bool_] | None:
-    channel = f"{DETECTOR}/threshold_1_channel"
-    for name in (f"{SPECIFIC}/pixel_mask", f"{DETECTOR}/pixel_mask", f"{channel}/pixel_mask"):
+def _mask(file: h5py.File, path: Path, channel: int) -> NDArray[np.bool_] | None:
+    """(H, W) of a threshold, or of the first where only that has one; (thresholds, H, W) is one for each."""
+    groups = (SPECIFIC, DETECTOR, *(f"{DETECTOR}/threshold_{number}_channel" for number in (channel + 1, 1)))
+    for name in (f"{group}/pixel_mask" for group in groups):
         if holds(file, name, path):
-            return read_hdf5_array(file, name, path) == 0
+            good = read_hdf5_array(file, name, path) == 0
+            if good.ndim == 3 and channel >= len(good):
+                raise InputError("holds no mask of this threshold", file=path, field=name, found=f"shape {good.shape}")
+            return good[channel] if good.ndim == 3 else good
     return None
 
 

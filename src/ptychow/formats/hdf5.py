@@ -82,7 +82,8 @@ def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> No
             file=path,
             field=None if not mapping else ", ".join(missing),
             found="datasets " + (", ".join(hdf5_listing(file)) or "none"),
-            remedy="Say: --map frames=/... --map positions=/... --map position_unit=um (more keys: "
+            remedy="Say, for example: --map frames=/entry/data --positions FILE (a table of its own), or, where this "
+            "file holds them: --map frames=/entry/data --map positions=/entry/xy --map position_unit=um (more keys: "
             + ", ".join(KEYS)
             + ")",
         )

@@ -39,6 +39,8 @@ def require_sound_chunks(dataset: h5py.Dataset, ranges: list[tuple[int, int]], p
     packs = number == LZ4 or (len(options) > 4 and options[4] > 0)
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     whole = ranges + [(0, length) for length in dataset.shape[len(ranges) :]]
+    if any(first >= last for first, last in whole):
+        return
     starts = [
         range(first - first % step, last, step) for (first, last), step in zip(whole, dataset.chunks, strict=True)
     ]

@@ -33,7 +33,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError, OverflowError) as error:
         raise InputError(
             f"cannot be read ({' '.join(str(error).split())})",
             file=path,
@@ -155,8 +155,16 @@ def _read(dataset: h5py.Dataset, name: str, path: Path) -> NDArray[Any]:
     room = MOST_VIRTUAL if dataset.is_virtual else max(HARMLESS, MOST_COMPRESSION * dataset.id.get_storage_size())
     if size > room:
         raise InputError("larger than what the file can hold", file=path, field=name, found=f"shape {dataset.shape}")
-    require_sound_chunks(dataset, [], path, name)
-    return np.asarray(dataset[()])
+    return np.asarray(read_part(dataset, [], path, name))
+
+
+def read_part(dataset: h5py.Dataset, ranges: list[tuple[int, int]], path: Path, name: str) -> NDArray[Any]:
+    """The values from first to before last along the leading axes, all along the others; no axis is dropped.
+
+    Raises InputError, before a filter unpacks it, for a chunk that does not add up (`require_sound_chunks`).
+    """
+    require_sound_chunks(dataset, ranges, path, name)
+    return dataset[tuple(slice(first, last) for first, last in ranges)]
 
 
 def _follow(file: h5py.File, name: str, path: Path, folder: Path, hops: int) -> bool:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats.base import require_memory
-from ptychow.formats.hdf5_chunks import require_sound_chunks
-from ptychow.formats.hdf5_files import hdf5_dataset, open_hdf5
+from ptychow.formats.hdf5_files import hdf5_dataset, open_hdf5, read_part
 from ptychow.formats.numpy_files import map_array, read_header, require_stored
 from ptychow.scan import Frames
 
@@ -139,10 +138,9 @@ class HDF5Frames(LazyFrames):
             for run in np.split(np.arange(len(wanted)), np.flatnonzero(breaks) + 1):
                 if len(run):
                     line, first = divmod(int(wanted[run[0]]), points)
-                    part = slice(first, first + len(run))
                     place = [(line, line + 1)] if self.raster else []
-                    require_sound_chunks(dataset, [*place, (part.start, part.stop)], self.path, self.dataset)
-                    result[run[0] : run[-1] + 1] = dataset[line, part] if self.raster else dataset[part]
+                    part = read_part(dataset, [*place, (first, first + len(run))], self.path, self.dataset)
+                    result[run[0] : run[-1] + 1] = part.reshape(-1, *self.shape[1:])
         return result if np.array_equal(wanted, indices) else result[order]
 
 

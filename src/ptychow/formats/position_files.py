@@ -2,7 +2,8 @@
 
 Detectors and pictures know nothing of positions, and corrected ones come in files of their own: `--positions FILE`,
 or the key `positions_file` of a mapping. Which columns are down and right, and their unit, is said by the file's
-header (`x_um, y_um`; `y [nm]`; `px_y`) or by the keys `position_columns` and `position_unit`; nothing is guessed.
+header (`x_um, y_um`; `sample_y[nm]`; `SY (mm)`) or by the keys `position_columns` and `position_unit`; nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -30,9 +31,25 @@ KEYS = {
     "position_unit": "m, mm, um, nm or px (object pixels)",
 }
 LARGEST_TEXT = 2**28  # bytes: ten million lines
-AXIS_AND_UNIT = re.compile(r"(?i)[^a-z]*(?:pos(?:ition)?_?)?([xy])(?:[\s_(\[]+(m|mm|um|µm|μm|nm|px))?[\s)\]]*")
+UNIT = r"[\s_(\[]+(m|mm|um|µm|μm|nm|px)"
+# A word before the letter must be set apart from it or be a usual one: "index" and "energy" are no axes.
+AXIS_AND_UNIT = re.compile(rf"(?i)(?:.*[\W_]|s|sam|sample|stage|motor|pos|position)?([xy])(?:{UNIT})?[\s)\]]*")
+WITH_UNIT = re.compile(rf"(?i).*?{UNIT}[\s)\]]*")
 
 Columns = dict[str, NDArray[Any]]
+
+
+class Table(NamedTuple):
+    """Columns by name and by number from 1, the units that the file gives them, and its header as it stands there."""
+
+    columns: Columns
+    units: dict[str, str]
+    header: str = ""
+
+    def described(self) -> str:
+        """What there is, in words."""
+        names = "columns " + ", ".join(list(self.columns)[:12])
+        return f"{names}, header {self.header[:120]!r}" if self.header else f"{names}, no header"
 
 
 def needed(path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], PositionUnit]:
@@ -73,35 +90,34 @@ def read_positions(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], Pos
     if not path.is_file():
         raise InputError("no such file", file=path, field="positions_file", remedy="Check the name")
     wanted = [name.strip() for name in mapping.get("position_columns", "").split(",") if name.strip()]
-    columns, units = _read_columns(path, [name.lstrip("-") for name in wanted])
-    down, right = _choose(columns, wanted, path)
-    unit = mapping.get("position_unit") or _unit_of(units, [down, right], path)
+    table = _read_columns(path, [name.lstrip("-") for name in wanted])
+    down, right = _choose(table, wanted, path)
+    unit = mapping.get("position_unit") or _unit_of(table, [down, right], path)
     if unit not in UNITS:
         raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
     signs = [-1.0 if name.startswith("-") else 1.0 for name in wanted] if len(wanted) == 2 else [1.0, 1.0]
-    values = [columns[name].astype(np.float64) * sign for name, sign in zip((down, right), signs, strict=True)]
+    values = [table.columns[name].astype(np.float64) * sign for name, sign in zip((down, right), signs, strict=True)]
     if len(values[0]) != len(values[1]):
         found = f"{len(values[0])} and {len(values[1])}"
         raise InputError("columns of different length", file=path, field=f"{down}, {right}", found=found)
     return np.column_stack(values) * UNITS[unit], "px" if unit == "px" else "m"
 
 
-def _read_columns(path: Path, wanted: list[str]) -> tuple[Columns, dict[str, str]]:
-    """Columns by name and by number from 1, and the units that the file itself gives them."""
+def _read_columns(path: Path, wanted: list[str]) -> Table:
     if h5py.is_hdf5(path):
         return _hdf5_columns(path, wanted)
     if is_npy(path):
-        return _numbered(read_array(path), path), {}
+        return Table(_numbered(read_array(path), path), {})
     members = npz_members(path)
     if members:
         if len(members) == 1:
-            return _numbered(read_array(path, members[0]), path), {}
+            return Table(_numbered(read_array(path, members[0]), path), {})
         names = [name for name in members if name in wanted or (not wanted and AXIS_AND_UNIT.fullmatch(name))]
-        return _flat({name: read_array(path, name) for name in names}, path), _units_in(names)
+        return Table(_flat({name: read_array(path, name) for name in names}, path), _units_in(names))
     return _text_columns(path)
 
 
-def _hdf5_columns(path: Path, wanted: list[str]) -> tuple[Columns, dict[str, str]]:
+def _hdf5_columns(path: Path, wanted: list[str]) -> Table:
     with open_hdf5(path) as file:
         if not wanted:
             raise InputError(
@@ -115,11 +131,11 @@ def _hdf5_columns(path: Path, wanted: list[str]) -> tuple[Columns, dict[str, str
         units = {name: attribute_text(file[name], "units") for name in wanted}
     if len(wanted) == 1:
         unit = units[wanted[0]]
-        return _numbered(arrays[wanted[0]], path), {"1": unit, "2": unit} if unit else {}
-    return _flat(arrays, path), {name: unit for name, unit in units.items() if unit}
+        return Table(_numbered(arrays[wanted[0]], path), {"1": unit, "2": unit} if unit else {})
+    return Table(_flat(arrays, path), {name: unit for name, unit in units.items() if unit})
 
 
-def _text_columns(path: Path) -> tuple[Columns, dict[str, str]]:
+def _text_columns(path: Path) -> Table:
     if path.stat().st_size > LARGEST_TEXT:
         raise InputError("too long for a file of positions", file=path, found=f"{path.stat().st_size:,} bytes")
     try:
@@ -127,6 +143,7 @@ def _text_columns(path: Path) -> tuple[Columns, dict[str, str]]:
     except UnicodeDecodeError:
         raise InputError("neither text nor HDF5, npy or npz", file=path, field="positions_file") from None
     names: list[str] = []
+    header = ""
     rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), 1):
         is_comment = line.lstrip().startswith("#")
@@ -138,7 +155,7 @@ def _text_columns(path: Path) -> tuple[Columns, dict[str, str]]:
         except ValueError:
             if rows:
                 raise InputError("not numbers", file=path, field=f"line {number}", found=line[:60]) from None
-            names = fields  # the last line of words before the numbers is the header
+            names, header = fields, line.strip()  # the last line of words before the numbers is the header
             continue
         if is_comment:
             continue
@@ -150,54 +167,69 @@ def _text_columns(path: Path) -> tuple[Columns, dict[str, str]]:
         raise InputError("no line of numbers", file=path, field="positions_file")
     columns = _numbered(np.array(rows), path)
     if len(names) != len(rows[0]):
-        return columns, {}
-    named = {name: columns[str(number)] for number, name in enumerate(names, 1)}
-    return columns | named, _units_in(names)
+        return Table(columns, {}, header)
+    numbers = dict(zip(names, columns, strict=False))
+    units = _units_in(names)
+    return Table(
+        columns | {name: columns[number] for name, number in numbers.items()},
+        units | {numbers[name]: unit for name, unit in units.items()},
+        header,
+    )
 
 
 def _units_in(names: list[str]) -> dict[str, str]:
     """The unit that stands in each name, where one does."""
-    headers = {name: AXIS_AND_UNIT.fullmatch(name) for name in names}
-    return {name: found[2] for name, found in headers.items() if found and found[2]}
+    return {name: found[1] for name in names if (found := WITH_UNIT.fullmatch(name))}
 
 
 def _split(line: str) -> list[str]:
-    """Fields between commas, semicolons or tabs; without those, between blanks."""
+    """Fields between commas, semicolons or tabs; without those, between blanks (but not before a bracket)."""
     line = line.strip()
     if not line:
         return []
     separator = next((mark for mark in ("\t", ";", ",") if mark in line), None)
-    return line.split(separator)
+    return line.split(separator) if separator else re.sub(r"\s+(?=[(\[])", "", line).split()
 
 
-def _choose(columns: Columns, wanted: list[str], path: Path) -> tuple[str, str]:
+def _choose(table: Table, wanted: list[str], path: Path) -> tuple[str, str]:
     """Names of the columns down and right."""
+    columns = table.columns
     if len(wanted) == 2:
         names = [name.lstrip("-") for name in wanted]
     elif len(wanted) == 1 and {"1", "2"} <= set(columns):
         names = ["1", "2"]
     else:
-        axes = {found[1].lower(): name for name in columns if (found := AXIS_AND_UNIT.fullmatch(name))}
-        names = [axes.get("y", ""), axes.get("x", "")]
+        axes = [(found[1].lower(), name) for name in columns if (found := AXIS_AND_UNIT.fullmatch(name))]
+        named = [[name for letter, name in axes if letter == axis] for axis in "yx"]
+        names = [found[0] if len(found) == 1 else "" for found in named]
     if len(wanted) > 2 or not all(name in columns for name in names):
         raise InputError(
             "which columns are down and right is not said",
             file=path,
             field="position_columns",
-            found="columns " + ", ".join(list(columns)[:12]),
-            remedy="Say: --map position_columns=DOWN,RIGHT (names, or numbers from 1)",
+            found=table.described(),
+            remedy=_example(path),
         )
     return names[0], names[1]
 
 
-def _unit_of(units: dict[str, str], names: list[str], path: Path) -> str:
-    found = {units.get(name, "") for name in names}
+def _example(path: Path) -> str:
+    """What a user could say of this file."""
+    return (
+        f"Say, for example: --positions {path} --map position_columns=2,3 --map position_unit=um (DOWN,RIGHT: names or "
+        f"numbers from 1; m, mm, um, nm, or px for object pixels; for ptychow live '{path}?columns=2,3&unit=um')"
+    )
+
+
+def _unit_of(table: Table, names: list[str], path: Path) -> str:
+    found = {table.units.get(name, "") for name in names}
     if len(found) != 1 or found == {""}:
         raise InputError(
             "the unit of the positions is not said",
             file=path,
             field="position_unit",
-            remedy="Say: --map position_unit=um (m, mm, um, nm, or px for object pixels)",
+            found=table.described(),
+            remedy=_example(path),
         )
     unit = found.pop()
     if unit == "px":
@@ -212,6 +244,8 @@ def _numbered(table: NDArray[Any], path: Path) -> Columns:
     if table.ndim != 2 or table.dtype.kind not in "iuf":
         found = f"{table.dtype} {table.shape}"
         raise InputError("not a table of positions", file=path, found=found, expected="(points, 2)")
+    if table.shape[1] < 2:
+        raise InputError("a single column", file=path, field="positions_file", expected="two: down and right")
     require_memory(2 * table.nbytes, path, "positions_file")
     return {str(number): column for number, column in enumerate(table.T[:64], 1)}
 

@@ -117,6 +117,9 @@ def _mask(file: h5py.File, path: Path, shape: tuple[int, int]) -> NDArray[np.boo
     for rows, columns, top, left in np.reshape(found.get("modules", ()), (-1, 4)).astype(int):
         good[top : top + rows, left : left + columns] = True
     bad = np.reshape(found.get("bad_pixels", ()), (-1, 2)).astype(int)
+    if (bad >= shape).any():
+        expected = f"counted from 0, below {shape}"
+        raise InputError("no pixels of these frames", file=path, field=names["bad_pixels"], expected=expected)
     good[tuple(bad.T)] = False
     return np.fft.fftshift(good)
 

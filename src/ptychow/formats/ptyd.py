@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats.base import Format
 from ptychow.formats.cxi_reading import near_field
-from ptychow.formats.hdf5_files import hdf5_dataset, hdf5_listing, holds, open_hdf5, read_hdf5_real, read_hdf5_text
+from ptychow.formats.hdf5_files import (
+    hdf5_dataset,
+    hdf5_listing,
+    holds,
+    open_hdf5,
+    read_hdf5_real,
+    read_hdf5_text,
+    read_part,
+)
 from ptychow.formats.lazy import HDF5Frames, JoinedFrames
 from ptychow.formats.units import ELECTRONVOLT, wavelength_of
 from ptychow.scan import Geometry, Scan
@@ -108,9 +116,9 @@ def _mask(file: h5py.File, chunks: list[str], frames: JoinedFrames, path: Path) 
         if dataset.ndim == 2:
             good &= read_hdf5_real(file, name, path) > 0
             continue
-        step = max(1, LAYERS // good.size)
-        for start in range(0, dataset.shape[0], step):
-            good &= (dataset[start : start + step] > 0).all(axis=0)
+        count, step = dataset.shape[0], max(1, LAYERS // good.size)
+        for start in range(0, count, step):
+            good &= (read_part(dataset, [(start, min(start + step, count))], path, name) > 0).all(axis=0)
     return good if used else None
 
 

@@ -38,6 +38,9 @@ KEYS = {
     **position_files.KEYS,
 }
 
+# What tifffile says of damage is said here, once.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 
 @dataclass(frozen=True)
 class TiffFrames(LazyFrames):
@@ -60,12 +63,11 @@ class TiffFrames(LazyFrames):
 
     def _read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         result = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        for file, first, end in self.files:
-            here = np.flatnonzero((indices >= first) & (indices < end))
-            if not len(here):
-                continue
+        owners = np.searchsorted([end for _, _, end in self.files], indices, side="right")
+        for owner in np.unique(owners):
+            file, first, _ = self.files[owner]
             with _opened(file) as tiff:
-                for place in here:
+                for place in np.flatnonzero(owners == owner):
                     page = tiff.pages[int(indices[place]) - first]
                     kind = _kind(page, file)
                     if kind != (self.shape[1:], self.dtype):
@@ -129,7 +131,6 @@ def _opened(path: Path) -> Iterator[TiffFile]:
     """A TIFF file. tifffile and its decoders raise anything for damage: it becomes an InputError with the name."""
     from tifffile import TiffFile
 
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of damage is said below, once
     try:
         with TiffFile(path) as tiff:
             yield tiff

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ptychow.errors import InputError
+from scipy import constants
 
-PLANCK_TIMES_LIGHT = 6.62607015e-34 * 299792458.0  # J m, exact by definition of the SI
-ELECTRONVOLT = 1.602176634e-19  # J, exact by definition of the SI
+from ptychow.errors import InputError
+from ptychow.optics.propagation import photon_wavelength
+
+PLANCK_TIMES_LIGHT = constants.h * constants.c  # J m
+ELECTRONVOLT = constants.e  # J
 
 # Of positions, as a person writes them; "px" are object pixels.
 UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "px": 1.0}
@@ -40,4 +43,4 @@ def joules(unit: str, *, field: str) -> float:
 
 def wavelength_of(energy: float | None) -> float | None:
     """Wavelength (m) of a photon energy (J); None where that is unknown: absent, or 0 as some writers say it."""
-    return PLANCK_TIMES_LIGHT / energy if energy else None
+    return photon_wavelength(energy / ELECTRONVOLT) if energy else None

@@ -12,7 +12,7 @@ import io
 import json
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,24 @@ MOST_TILES, MOST_POINTS = 96, 20_000
 
 @dataclass
 class Seen:
-    """What one browser has been sent. scan: of which scan. version: of the mosaic. points: of the path."""
+    """What one browser has been sent. version: of the mosaic. blocks: of the path.
+
+    scan, latest: the scan and its pattern themselves; the `id` of another, once they are gone, can be the same.
+    """
 
     scan: LiveScan | None = None
     version: int = 0
     blocks: int = 0
-    latest: int = field(default=0)
+    latest: NDArray[np.float32] | None = None
 
 
 def updates(session: Session, seen: Seen) -> list[str | bytes]:
     """Messages that bring a browser up to date, or some of the way; notes in `seen` what they hold."""
     scan = session.scan
-    number = 0 if scan is None else id(scan)
     if scan is not seen.scan:
-        seen.scan, seen.version, seen.blocks, seen.latest = scan, 0, 0, 0
-    messages: list[str | bytes] = [to_json({**session.snapshot(), "scan": number}, indent=None)]
+        seen.scan, seen.version, seen.blocks, seen.latest = scan, 0, 0, None
+    name = None if scan is None else scan.name  # each scan has its own
+    messages: list[str | bytes] = [to_json({**session.snapshot(), "scan": name}, indent=None)]
     if scan is None:
         return messages
     seen.version, tiles = scan.mosaic.changed_since(seen.version, MOST_TILES)
@@ -59,8 +62,8 @@ def updates(session: Session, seen: Seen) -> list[str | bytes]:
     if blocks:
         messages.append(_message({"kind": "path", "points": points}, np.concatenate(blocks)))
     pattern = scan.latest
-    if pattern is not None and id(pattern) != seen.latest:
-        seen.latest = id(pattern)
+    if pattern is not None and pattern is not seen.latest:
+        seen.latest = pattern
         messages.append(pattern_message(pattern))
     return messages
 
@@ -139,5 +142,5 @@ def cxi(session: Session, path: Path) -> bool:
         return False
     image, coverage, geometry = found
     summary = {**session.snapshot(), "preview": True}
-    write_reconstruction(path, image, geometry=geometry, coverage=coverage, metadata={}, summary=summary)
+    write_reconstruction(path, image, geometry=geometry, coverage=coverage, summary=summary)
     return True

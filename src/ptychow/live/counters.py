@@ -46,12 +46,18 @@ class Counts:
         """Expected frames of which nothing was received."""
         return None if self.expected is None else max(self.expected - self.distinct, 0)
 
-    def require_balance(self) -> None:
-        """Raise AssertionError where a frame went astray between two stages."""
-        assert self.received == self.corrupt + self.duplicate + self.skipped + self.queued + self.decoded, self
-        assert self.decoded == self.dark + self.inferred, self
-        assert self.inferred == self.joined + self.waiting, self
-        assert self.joined == self.stitched + self.refused, self
+    def imbalance(self) -> str | None:
+        """Between which stages frames went astray, in words; None where every frame is accounted for."""
+        sums = {
+            "received": self.corrupt + self.duplicate + self.skipped + self.queued + self.decoded,
+            "decoded": self.dark + self.inferred,
+            "inferred": self.joined + self.waiting,
+            "joined": self.stitched + self.refused,
+        }
+        wrong = [
+            f"{getattr(self, name)} {name}, not {found}" for name, found in sums.items() if getattr(self, name) != found
+        ]
+        return f"the counters do not balance: {'; '.join(wrong)}" if wrong else None
 
     def to_dict(self) -> dict[str, int | None]:
         """All of them by name, `lost` too."""
@@ -66,6 +72,7 @@ class Counters:
         self._counts: dict[str, int] = {}
         self._expected: int | None = None
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self._rates = {"received": Rate(), "stitched": Rate()}
 
     def add(self, **changes: int) -> None:
         """Add to counts by name, all at once."""
@@ -92,6 +99,11 @@ class Counters:
         """As they are now."""
         with self._lock:
             return Counts(expected=self._expected, **self._counts)
+
+    def rates(self, at: float) -> dict[str, float]:
+        """Frames received and stitched a second, lately, at time `at`, seconds: see `Rate`."""
+        with self._lock:
+            return {name: rate(self._counts.get(name, 0), at) for name, rate in self._rates.items()}
 
     def latency(self) -> dict[str, float | None]:
         """p50 and p99 of the latest latencies, seconds; None before the first."""

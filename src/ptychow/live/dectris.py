@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError, MissingExtraError
 from ptychow.live.codecs import CodecError, decode, encode, frame_bytes
-from ptychow.live.records import MOST_FRAMES, Corrupt, EncodedFrame, End, Start
+from ptychow.live.records import LARGEST_INDEX, Corrupt, EncodedFrame, End, Start
 from ptychow.scan import Geometry
 
 try:
@@ -57,7 +57,7 @@ def read(
         if kind != "image":
             raise MessageError(f"a message of unknown type {_words(kind)}")
         number = _whole(content, "image_id") - first
-        if not 0 <= number < MOST_FRAMES:
+        if not 0 <= number <= LARGEST_INDEX:
             raise MessageError(f"image_id {number + first} where the first frame is {first}")
         index = number
         return _frame(content, index, series, channel, received_at)

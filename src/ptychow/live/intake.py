@@ -7,12 +7,17 @@ from pathlib import Path
 from threading import Lock
 
 from ptychow.live.counters import Counters
-from ptychow.live.join import LARGEST_INDEX, Seen
+from ptychow.live.join import Seen
 from ptychow.live.queue import Frame, FrameQueue
-from ptychow.live.records import Corrupt, EncodedFrame, End, PositionRecord, Record, Start, now
+from ptychow.live.records import LARGEST_INDEX, Corrupt, EncodedFrame, End, PositionRecord, Record, Start, now
 
-# Different complaints remembered: a source of garbage must not fill the memory.
 MOST_WARNINGS = 50
+
+
+def remember(complaints: list[str], text: str) -> None:
+    """Add to complaints, once, and not without end: a source of garbage must not fill the memory."""
+    if text not in complaints and len(complaints) < MOST_WARNINGS:
+        complaints.append(text)
 
 
 class Intake:
@@ -77,8 +82,7 @@ class Intake:
 
     def warn(self, text: str) -> None:
         """Remember a complaint, once."""
-        if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
-            self.warnings.append(text)
+        remember(self.warnings, text)
 
     def _expect(self, frames: int | None) -> None:
         if frames is None:

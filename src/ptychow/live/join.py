@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Largest index that is believed: a wrong one must not take the memory of a million others.
-LARGEST_INDEX = 50_000_000
+from ptychow.live.records import LARGEST_INDEX
+
 NOTHING, DARK = -1, -2
 CAME, CAME_DAMAGED = 1, 2
 

@@ -76,11 +76,6 @@ class Mosaic:
         with self._lock:
             yield self._canvas
 
-    def disagreement(self) -> float | None:
-        """How much overlapping patches disagree, see `Canvas.disagreement`; None before the first."""
-        with self._lock:
-            return None if self._canvas is None else self._canvas.disagreement()
-
     def show(self, canvas: Canvas) -> None:
         """Put the final canvas in the preview's place: everything has changed."""
         with self._lock:

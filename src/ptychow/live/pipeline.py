@@ -18,21 +18,22 @@ from ptychow.detector import SCALE_FRAMES, Preparation
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError
 from ptychow.live.intake import Intake
-from ptychow.live.join import DARK, LARGEST_INDEX, ByIndex, Join
+from ptychow.live.join import DARK, ByIndex, Join
 from ptychow.live.mosaic import Mosaic
 from ptychow.live.queue import Frame
-from ptychow.live.records import Corrupt, FrameRecord, PositionRecord, Start, now
+from ptychow.live.records import LARGEST_INDEX, Corrupt, FrameRecord, PositionRecord, Start, now
 from ptychow.live.spool import PatchSpool, SlotFile
 from ptychow.model import Model
 from ptychow.reconstruction import Stitching, patch_weight
 from ptychow.scan import Geometry, Scan
 from ptychow.stitch import central_crop
-from ptychow.trust import WINDOW, Verdict, Watch, turn_that_fits
+from ptychow.trust import Verdict, Watch
 
 # Frames received after which the count scale is measured even where some of the first 64 have not come.
 PATIENCE_FRAMES = 4 * SCALE_FRAMES
 # Positions joined, and patches of late ones stitched, at a time.
 POSITIONS_AT_A_TIME, LATE_AT_A_TIME = 4096, 64
+JUDGE_SECONDS = 1.0  # between two looks at the light
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class LiveSettings:
     batch_size: frames for the network at a time. batch_seconds: how long a frame waits for others to fill its batch.
     settle_seconds: how long to wait for stragglers after the end. idle_seconds: silence after which a scan is over
     whose detector does not say so, or None: wait for ever. every: see `FrameQueue`. memory, disk, patch_disk: bytes for
-    frames that wait, in memory and on disk, and for patches. keep_frames: keep every frame too, within `disk`.
+    frames that wait, in memory and on disk, and for patches. keep_frames: keep every frame too, in as many bytes again
+    as `disk` says.
     pixel_size: of the object, metres, where the detector does not know. scale, stitching, force: as `reconstruct`.
     """
 
@@ -68,6 +70,7 @@ class LiveScan:
     patches: all of them, on disk. residuals: by index. kept: frames that were kept, by `kept_slots`. path: (b, 3) each,
     position (object pixels) and residual of the frames stitched. latest: root counts (n, n) of the newest frame.
     described, preparation: the scan as its first frames and the detector describe it; None before those have come.
+    verdict: the light of the latest frames.
     """
 
     def __init__(self, model: Model, engine: Engine, settings: LiveSettings, folder: Path, name: str) -> None:
@@ -90,22 +93,14 @@ class LiveScan:
         self.path: list[NDArray[np.float32]] = []
         self.latest: NDArray[np.float32] | None = None
         self._pixel: float | None = None  # of the mosaic, in the positions' unit
-        self._nothing: NDArray[np.float32] | None = None
         self._watch: Watch | None = None
-        self._stitched_last: list[tuple[NDArray[np.complex64], NDArray[np.float64]]] = []
-        self._verdict, self._judged_at = Verdict("unknown", ()), 0.0
+        self.verdict, self._judged_at = Verdict("unknown", ()), now()
 
-    def verdict(self, afresh: bool = False) -> Verdict:
-        """The light; judged once a second at most, or `afresh`."""
-        at = now()
-        if self._watch is not None and (afresh or at - self._judged_at >= 1):
-            enough = self.counters.counts().stitched >= WINDOW and self.settings.stitching == "probe"
-            disagreement, known = self.mosaic.disagreement() if enough else None, self.model.card.disagreement
-            suspect = disagreement is not None and known is not None and disagreement > known.amber
-            turn = turn_that_fits(self.model, *self._latest_patches()) if suspect else None
-            self._verdict = self._watch.verdict(disagreement, turn)
-            self._judged_at = at
-        return self._verdict
+    def judge(self) -> None:
+        """Look at the latest frames again: `verdict`. By the worker, once in `JUDGE_SECONDS` and at the end."""
+        if self._watch is not None:
+            self.verdict = self._watch.verdict()
+        self._judged_at = now()
 
     @property
     def pixel_size(self) -> float | None:
@@ -140,6 +135,8 @@ class LiveScan:
         Raises InputError where the scan and the Model do not belong together.
         """
         queue, size = self.intake.queue, self.settings.batch_size
+        if now() - self._judged_at >= JUDGE_SECONDS:
+            self.judge()
         placed = self._take_positions()
         if self.preparation is None:
             if not self._ready_to_prepare():
@@ -157,11 +154,6 @@ class LiveScan:
         frames = queue.take(size)
         self._process(frames)
         return placed or bool(frames)
-
-    def _latest_patches(self) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
-        """(patches, positions) of the frames stitched last, about `WINDOW` of them."""
-        patches, positions = zip(*self._stitched_last, strict=True)
-        return np.concatenate(patches), np.concatenate(positions)
 
     def close(self) -> None:
         """Give files back."""
@@ -199,7 +191,6 @@ class LiveScan:
         self.preparation = self.model.prepare_for(self.described, self.settings.scale)
         if self.preparation.scale == "scan" and [record.index for record in alike] != list(range(len(alike))):
             self.intake.warn("some of the first 64 frames had not come when the count scale was measured")
-        self._nothing = self.preparation.apply(np.zeros((1, *self.described.frame_shape), np.uint16))
         self._watch = Watch(self.model, self.preparation, self.described.frame_shape)
 
     def _process(self, frames: list[Frame]) -> None:
@@ -208,7 +199,7 @@ class LiveScan:
         if not records:
             return
         assert self._watch is not None and self.preparation is not None
-        lit = (inputs != self._nothing).any(axis=(1, 2, 3))
+        lit = self._watch.lit(inputs)
         indices = np.array([record.index for record in records])
         patches = np.zeros((len(records), *self.weight.shape), np.complex64)
         if lit.any():
@@ -322,9 +313,8 @@ class LiveScan:
             self.join.forget(indices[~fits])
             self.intake.warn("positions too far apart for one mosaic: these frames are refused")
         self.mosaic.add(patches[fits], positions[fits])
-        last = [(patches[fits], positions[fits]), *self._stitched_last]
-        enough = np.searchsorted(np.cumsum([len(part) for part, _ in last]), WINDOW) + 1
-        self._stitched_last = last[:enough]
+        assert self._watch is not None
+        self._watch.place(patches[fits], positions[fits])
         residuals = self.residuals[indices[fits]]
         self.path.append(np.column_stack([positions[fits], residuals]).astype(np.float32))
         self.counters.add(joined=len(indices), refused=int((~fits).sum()), stitched=int(fits.sum()))

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ptychow.scan import Geometry, PositionUnit
 
-# Larger indices are taken for garbage.
-MOST_FRAMES = 100_000_000
+# Larger indices are taken for garbage: a wrong one must not take the memory of a million others.
+LARGEST_INDEX = 50_000_000
 
 
 def now() -> float:
@@ -35,7 +35,7 @@ class Start:
     """A scan begins, and what is known of its frames beforehand. What is not known is None.
 
     expected: how many frames the detector will take.
-    frame_shape, dtype: (H, W) and numpy dtype of every frame.
+    frame_shape: (H, W) of every frame.
     mask: (H, W) bool, True where the detector can be believed. saturation: counts at and above it are not to be.
     geometry: what the detector knows of it; the object's pixel size follows from the frames that are used.
     metadata: provenance, strings only.
@@ -43,7 +43,6 @@ class Start:
 
     expected: int | None = None
     frame_shape: tuple[int, int] | None = None
-    dtype: np.dtype[Any] | None = None
     mask: NDArray[np.bool_] | None = None
     saturation: float | None = None
     geometry: Geometry = field(default_factory=Geometry)

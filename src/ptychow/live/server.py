@@ -1,4 +1,7 @@
-"""The page: a web server in a thread of its own, read-only, off the hot path.
+"""The page: a web server in a thread of its own, read-only.
+
+What it tells the worker has worked out; the mosaic is held only while tiles that changed are copied, or while somebody
+saves a preview.
 
 It answers on 127.0.0.1 alone unless another address is asked for, and then only to who knows the token. Requests that
 name another host (DNS rebinding) or come from another page (Origin) are refused.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
 from typing import Any, Literal
 
 from ptychow.engines.base import Engine
 from ptychow.errors import PtychoWError
-from ptychow.live.counters import Rate
+from ptychow.live.intake import remember
 from ptychow.live.pipeline import LiveScan, LiveSettings
+from ptychow.live.queue import Frame
 from ptychow.live.records import Corrupt, End, PositionRecord, Record, Source, SourceBack, SourceLost, Start, now
 from ptychow.live.result import finish
 from ptychow.model import Model
-from ptychow.reconstruction import Reconstruction
+from ptychow.reconstruction import Reconstruction, patch_weight
 
 State = Literal["waiting", "scanning", "silent", "finishing", "unsaved", "done", "failed"]
 
@@ -27,16 +30,34 @@ RETRY_SECONDS = 5.0
 MOST_EARLY = 1_000_000  # positions kept for a scan that has not begun
 
 Save = Callable[[LiveScan, Reconstruction], object]
+FollowUp = Callable[[LiveScan, Reconstruction, Event], Reconstruction | None]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A scan of which there is no result yet. folder: for its spools. overruns_before: of the source, as it began."""
+
+    scan: LiveScan
+    folder: TemporaryDirectory[str]
+    overruns_before: int
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self.scan.close()
+        self.folder.cleanup()
 
 
 class Session:
     """Receives from sources until they end, the wanted number of scans is done, or `stop` is called.
 
     frames, positions: sources; positions None: the frames' source sends them too. save: writes a result; called again
-    every few seconds while it raises PtychoWError (a full disk), so that nothing is lost. scans: end after so many, 0:
-    never. name: of the scans.
-    `state` and `message` say how things are; `scan` is the newest scan, `result` what became of the last finished one,
-    after_the_end how many records came for scans that were over.
+    every few seconds while it raises PtychoWError (a full disk), so that nothing is lost. follow_up: what is done with
+    a result that is saved, in a thread of its own, so that the next scan does not wait: each may give back a better
+    one, should end once the event is set, and what fails is a warning. scans: end after so many, 0: never. name: of the
+    scans; those after the first get a number. Raises InputError where the Model cannot be stitched as `settings` say.
+
+    `state` and `message` say how things are, `warnings` what went wrong beside the scans. `scan` is the newest scan,
+    `result` what became of the last finished one. begun: scans so far. astray: records that were of none of them.
     """
 
     def __init__(
@@ -48,28 +69,32 @@ class Session:
         settings: LiveSettings,
         save: Save,
         *,
+        follow_up: Sequence[FollowUp] = (),
         scans: int = 1,
         name: str = "scan",
     ) -> None:
+        patch_weight(model, settings.stitching)  # what is wrong with it should be said now
         self.sources = [frames] if positions is None else [frames, positions]
-        self.model, self.engine, self.settings, self.save = model, engine, settings, save
+        self.model, self.engine, self.settings = model, engine, settings
+        self.save, self.follow_up = save, follow_up
         self.name, self.scans = name, scans
         self.scan: LiveScan | None = None
         self.result: Reconstruction | None = None
         self.message = "waiting for the first frame"
-        self.finished = self.after_the_end = 0
+        self.warnings: list[str] = []
+        self.begun = self.finished = self.astray = 0
         self.failures: list[PtychoWError] = []
         self._state: State = "waiting"
-        self._open: dict[int, LiveScan] = {}
-        self._overruns_before: dict[int, int] = {}
+        self._open: dict[int, _Open] = {}
         self._newest_series = -1
+        self._closed_at: float | None = None
         self._early: deque[Record] = deque(maxlen=MOST_EARLY)  # positions that came before their scan
         self._stored: list[Record] = []
         self._receivers: list[Thread] = []
         self._lost: str | None = None
-        self._lock, self._stopped = Lock(), Event()
-        self._rates = {"received": Rate(), "stitched": Rate()}
-        self._files = ExitStack()
+        self._over = "the source has ended"
+        self._busy = ""  # with what is done after a result was saved
+        self._lock, self._stopped, self._given_up = Lock(), Event(), Event()
 
     @property
     def state(self) -> State:
@@ -79,16 +104,31 @@ class Session:
             return "silent" if self._lost or scan.intake.silence() > SILENT_AFTER else "scanning"
         return self._state
 
-    def stop(self) -> None:
+    def stop(self, why: str = "stopped") -> None:
         """End the scan that runs as it is, and the session with it."""
+        self._over = why
         self._stopped.set()
+
+    def give_up(self) -> None:
+        """Stop, and wait neither for a disk that is full nor for what follows a result."""
+        self.stop()
+        self._given_up.set()
 
     def run(self) -> None:
         """Receive and work until the end. Raises PtychoWError where a scan, or all of them, came to nothing."""
-        with self._files, ExitStack() as sources:
+        with ThreadPoolExecutor(1) as self._later:
+            self._run()
+        if self.failures:
+            raise self.failures[0]
+        if self.result is None:
+            self._state, self.message = "failed", ": ".join(["no scan was received", *self.warnings[:1]])
+            raise PtychoWError(self.message)
+
+    def _run(self) -> None:
+        with ExitStack() as sources:
             for source in self.sources:
                 sources.enter_context(source)
-            self._receivers = [Thread(target=self._poll, args=(source,), daemon=True) for source in self.sources]
+            self._receivers = [Thread(target=self._receive, args=(source,), daemon=True) for source in self.sources]
             for receiver in self._receivers:
                 receiver.start()
             try:
@@ -98,138 +138,170 @@ class Session:
                 self._stopped.set()
                 for receiver in self._receivers:
                     receiver.join()
-        if self.failures:
-            raise self.failures[0]
-        if self.result is None:
-            self._state, self.message = "failed", "no scan was received"
-            raise PtychoWError(self.message)
+                for running in self._open.values():
+                    running.close()
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
+    def _receive(self, source: Source) -> None:
+        """Poll a source to its end. Whatever fails here ends the session, and is told."""
+        try:
+            while not (self._stopped.is_set() or source.finished):
+                self._poll(source)
+            return
+        except PtychoWError as error:
+            failure = error
+        except Exception as error:
+            failure = PtychoWError(f"{source.name}: {type(error).__name__}: {error}")
+        self.failures.append(failure)
+        self.stop(str(failure))
+
     def _poll(self, source: Source) -> None:
         """Bring records to their scans. Sources that wait are left alone while the queue is full."""
-        while not (self._stopped.is_set() or source.finished):
-            newest = self.scan
-            if source.waits and newest is not None and newest.intake.queue.full:
-                self._stopped.wait(0.005)
-                continue
-            try:
-                records = source.poll(POLL_SECONDS)
-            except PtychoWError as error:
-                self.failures.append(error)
-                self._stopped.set()
-                return
-            with self._lock:
-                for record in records:
-                    self._route(record, source)
+        newest = self.scan
+        if source.waits and newest is not None and newest.intake.queue.full:
+            self._stopped.wait(0.005)
+            return
+        records = source.poll(POLL_SECONDS)
+        with self._lock:
+            for record in records:
+                self._route(record, source)
 
     def _route(self, record: Record, source: Source) -> None:
-        """Bring a record to its scan: that of its series, or the newest. A new series begins a new scan."""
+        """Bring a record to its scan: that of its series, or the newest. A frame of a new series begins a new scan."""
         if isinstance(record, SourceLost | SourceBack):
             self._lost = record.reason if isinstance(record, SourceLost) else None
             return
         if source is not self.sources[0]:  # of positions, which say nothing of the frames
             if isinstance(record, Start | End | Corrupt):
-                self._note(record)
+                if isinstance(record, Corrupt):
+                    remember(self.warnings if self.scan is None else self.scan.intake.warnings, record.reason)
                 return
             if source.waits:  # they lie in a file, and hold for every scan
                 self._stored.append(record)
                 if not self._open:
                     return
         series = self._newest_series if record.series is None else record.series
-        if series > self._newest_series:
+        if series > self._newest_series and isinstance(record, Start | Frame):
             self._begin(series)
-        scan = self._open.get(series)
-        if scan is not None:
-            scan.intake.receive(record)
-        elif isinstance(record, PositionRecord) and record.series is None:
+        running = self._open.get(series)
+        if running is not None:
+            running.scan.intake.receive(record)
+        elif isinstance(record, PositionRecord) and record.series is None and not self._has_just_closed():
             self._early.append(record)
         else:
-            self.after_the_end += 1
+            self.astray += 1
+            if isinstance(record, Corrupt):
+                remember(self.warnings, record.reason)
+            elif series > self._newest_series:
+                remember(self.warnings, f"series {series} was heard of, and no frame of it")
+
+    def _has_just_closed(self) -> bool:
+        """Whether a scan was over so lately that positions may still be its own."""
+        return self._closed_at is not None and now() - self._closed_at < self.settings.settle_seconds
 
     def _begin(self, series: int) -> None:
         """A new scan; what came of the one before is all there will be."""
         for before in self._open.values():
-            before.intake.ended = before.intake.ended or "the detector was started again"
-        folder = Path(self._files.enter_context(tempfile.TemporaryDirectory(prefix="ptychow-live-")))
-        scan = LiveScan(self.model, self.engine, self.settings, folder, self.name)
-        self._overruns_before[series] = self.sources[0].overruns
-        self._open[series] = self.scan = scan
+            before.scan.intake.ended = before.scan.intake.ended or "the detector was started again"
+        folder = TemporaryDirectory(prefix="ptychow-live-")
+        name = self.name if self.begun == 0 else f"{self.name}_{self.begun + 1}"
+        scan = LiveScan(self.model, self.engine, self.settings, Path(folder.name), name)
+        self._open[series] = _Open(scan, folder, self.sources[0].overruns)
+        self.scan = scan
+        self.begun += 1
         self._newest_series = series
         self._state, self.message = "scanning", ""
+        if self._early and self._closed_at is not None:
+            scan.intake.warn(f"{len(self._early):,} positions came between the last scan and this one: used for this")
         for record in [*self._stored, *self._early]:
             scan.intake.receive(record)
         self._early.clear()
 
-    def _note(self, record: Record) -> None:
-        """Say what is wrong with a position."""
-        if isinstance(record, Corrupt) and self.scan is not None:
-            self.scan.intake.warn(record.reason)
-
     # --- working -----------------------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        nothing_more = not any(
-            receiver.is_alive() for receiver in self._receivers
-        )  # asked before what they left behind
+        # The receivers are asked before what they left behind.
+        nothing_more = not any(receiver.is_alive() for receiver in self._receivers)
         enough = 0 < self.scans <= self.finished
         return not self._open and (nothing_more or enough)
 
     def _work(self) -> None:
         receiving = [receiver.is_alive() for receiver in self._receivers]
         with self._lock:
-            scans = list(self._open.items())
-        if not scans:
+            opened = list(self._open.items())
+        if not opened:
             self._stopped.wait(0.01)
-        for series, scan in scans:
-            scan.counters.overran(self.sources[0].overruns - self._overruns_before[series])
+        for series, running in opened:
+            scan = running.scan
+            scan.counters.overran(self.sources[0].overruns - running.overruns_before)
             if not receiving[0]:
-                why = "stopped" if self._stopped.is_set() else "the source has ended"
-                scan.intake.ended = scan.intake.ended or why
+                scan.intake.ended = scan.intake.ended or self._over
                 scan.intake.nothing_more = not any(receiving)
             try:
                 scan.work(0.02)
                 reason = scan.over()
                 if reason is not None:
-                    self._finish(series, scan, reason)
+                    self._finish(series, running, reason)
             except PtychoWError as error:
-                self._state, self.message = "failed", str(error)
+                self._forget(series, "failed", str(error))
                 self.failures.append(error)
-                self._close(series, scan)
+                running.close()
 
-    def _finish(self, series: int, scan: LiveScan, reason: str) -> None:
+    def _finish(self, series: int, running: _Open, reason: str) -> None:
         self._state, self.message = "finishing", "solving the constants in index order"
-        self.result = finish(scan, reason)
+        self.result = finish(running.scan, reason)
+        self._write(running.scan, self.result)
+        self._forget(series, "done", f"over: {reason}")
+        self._later.submit(self._follow, running, self.result)
+
+    def _write(self, scan: LiveScan, result: Reconstruction) -> None:
+        """Save a result, for however long the disk is full."""
         while True:
             try:
-                self.save(scan, self.result)
-                break
+                self.save(scan, result)
+                return
             except PtychoWError as error:
                 self._state = "unsaved"
                 self.message = f"{error}. Nothing is lost: trying again every {RETRY_SECONDS:.0f} s"
-                if self._stopped.wait(RETRY_SECONDS):
+                remember(self.warnings, self.message)
+                if self._given_up.wait(RETRY_SECONDS):
                     raise
-        self._state, self.message = "done", f"over: {reason}"
-        self._close(series, scan)
 
-    def _close(self, series: int, scan: LiveScan) -> None:
+    def _forget(self, series: int, state: State, message: str) -> None:
+        """A scan is over. The state is its own, unless another one runs."""
         with self._lock:
             del self._open[series]
+            self._closed_at = now()
+            self._state, self.message = ("scanning", "") if self._open else (state, message)
         self.finished += 1
-        scan.close()
+
+    def _follow(self, running: _Open, saved: Reconstruction) -> None:
+        """What comes after a result was saved, which nothing here can lose any more."""
+        result = saved
+        for step in () if self._given_up.is_set() else self.follow_up:
+            name = step.__name__.replace("_", " ")
+            self._busy = f"now: {name}"
+            try:
+                result = step(running.scan, result, self._given_up) or result
+            except Exception as error:
+                remember(self.warnings, f"{running.scan.name}: cannot {name}: {str(error) or type(error).__name__}")
+        self._busy = ""
+        running.close()
+        if self.result is saved:
+            self.result = result
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """How things are, in what JSON can hold."""
         scan = self.scan
-        said: dict[str, Any] = {"state": self.state, "message": self._lost or self.message, "name": self.name}
+        message = "; ".join(text for text in (self._lost or self.message, self._busy) if text)
+        said: dict[str, Any] = {"state": self.state, "message": message, "name": self.name}
         if scan is None:
             return said
-        counts, at = scan.counters.counts(), now()
-        rates = {name: rate(getattr(counts, name), at) for name, rate in self._rates.items()}
+        counts, rates = scan.counters.counts(), scan.counters.rates(now())
         left = None if counts.expected is None else counts.expected - counts.distinct
-        verdict = scan.verdict()
         return {
             **said,
             "preview": scan.is_preview and self.state != "done",
@@ -240,9 +312,9 @@ class Session:
             "latency": scan.counters.latency(),
             "on_disk": scan.intake.queue.spooled,
             "skipping": scan.intake.queue.ruled,
-            "light": verdict.light,
-            "reasons": verdict.reasons,
-            "warnings": scan.intake.warnings[-8:],
+            "light": scan.verdict.light,
+            "reasons": scan.verdict.reasons,
+            "warnings": [*self.warnings, *scan.intake.warnings][-8:],
             "pixel_size": scan.pixel_size,
             "patch_size": self.model.patch_size,
         }

@@ -33,11 +33,6 @@ class SlotFile:
     def __len__(self) -> int:
         return self._used - len(self._free)
 
-    @property
-    def room(self) -> int:
-        """How many more arrays the limit allows."""
-        return self.capacity - len(self)
-
     def put(self, array: NDArray[Any]) -> int | None:
         """The slot the array now lies in; None where the file or the disk is full."""
         with self._lock:
@@ -81,11 +76,6 @@ class PatchSpool:
 
     def __init__(self, path: Path, size: int, limit: float) -> None:
         self._slots = SlotFile(path, (size, size, 2), np.float16, limit)
-
-    @property
-    def room(self) -> int:
-        """How many more patches the limit allows."""
-        return self._slots.room
 
     @staticmethod
     def rounded(patches: NDArray[np.complexfloating]) -> NDArray[np.complex64]:

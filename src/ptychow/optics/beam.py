@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ptychow.errors import InputError
-from ptychow.optics.propagation import defocus_transfer, far_field, from_far_field, radius_map, shift
+from ptychow.optics.propagation import defocus_transfer, from_far_field, radius_map, shift
 
 
 def zone_plate_beam(
@@ -118,17 +118,6 @@ def rms_radius(image: NDArray[np.floating]) -> float:
     centre = (image * rows).sum() / total, (image * columns).sum() / total
     squared = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2
     return float(np.sqrt((image * squared).sum() / total))
-
-
-def radial_profile(image: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Mean of an image over rings about [H//2, W//2]; entry r covers the radii r - 0.5 to r + 0.5 pixels."""
-    rings = np.rint(radius_map((image.shape[0], image.shape[1]))).astype(int).ravel()
-    return np.bincount(rings, image.ravel()) / np.bincount(rings)
-
-
-def far_field_intensity(probe: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-    """What the detector would see without a sample, (N, N)."""
-    return intensity(far_field(probe))
 
 
 def _unit_power(beam: NDArray[np.complexfloating]) -> NDArray[np.complex64]:

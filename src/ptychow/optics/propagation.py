@@ -28,6 +28,16 @@ def far_field(exit_wave: Wave) -> Wave:
     return scipy.fft.fftshift(scipy.fft.fft2(centred, norm="ortho"), axes=AXES)
 
 
+def expected_counts(probes: NDArray[np.complexfloating], patches: NDArray[np.complexfloating]) -> NDArray[np.floating]:
+    """Mean counts (b, n, n) of complex patches (b, n, n): |F[probe x patch]|^2, summed over the probe's modes, which
+    are mutually incoherent. Zero frequency at [n//2, n//2].
+
+    probes: (b, modes, n, n), or (1, modes, n, n) for all.
+    """
+    waves = (scipy.fft.fft2(mode * patches, norm="ortho") for mode in np.moveaxis(probes, 1, 0))
+    return scipy.fft.fftshift(sum(wave.real**2 + wave.imag**2 for wave in waves), axes=AXES)
+
+
 def from_far_field(field: Wave) -> Wave:
     """The wave whose `far_field` is `field`."""
     centred = scipy.fft.ifftshift(field, axes=AXES)
@@ -41,29 +51,21 @@ def radius_map(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def defocus_transfer(
-    shape: tuple[int, int], distance: float, *, wavelength: float, pixel_size: float, paraxial: bool = True
+    shape: tuple[int, int], distance: float, *, wavelength: float, pixel_size: float
 ) -> NDArray[np.complex128]:
     """Transfer function of free space over `distance`, on the centred frequency grid of `shape`.
 
     distance, wavelength, pixel_size: metres. Paraxial (Fresnel): exp(-i pi wavelength distance q^2), Goodman
-    eq. 4-21. Otherwise the angular spectrum, exp(2 pi i distance (sqrt(1/wavelength^2 - q^2) -
-    1/wavelength)), eq. 3-70, without the evanescent waves. The common phase of the axial ray is left out of
-    both.
+    eq. 4-21, without the common phase of the axial ray.
     """
     rows, columns = (scipy.fft.fftshift(scipy.fft.fftfreq(size, pixel_size)) for size in shape)
     squared = rows[:, None] ** 2 + columns[None, :] ** 2
-    if paraxial:
-        return np.exp(-1j * np.pi * wavelength * distance * squared)
-    axial_squared = wavelength**-2 - squared
-    path = np.sqrt(np.maximum(axial_squared, 0)) - 1 / wavelength
-    return np.where(axial_squared > 0, np.exp(2j * np.pi * distance * path), 0)
+    return np.exp(-1j * np.pi * wavelength * distance * squared)
 
 
-def propagate(wave: Wave, distance: float, *, wavelength: float, pixel_size: float, paraxial: bool = True) -> Wave:
+def propagate(wave: Wave, distance: float, *, wavelength: float, pixel_size: float) -> Wave:
     """The wave `distance` metres downstream (negative: upstream) on the same grid; see `defocus_transfer`."""
-    transfer = defocus_transfer(
-        wave.shape[-2:], distance, wavelength=wavelength, pixel_size=pixel_size, paraxial=paraxial
-    )
+    transfer = defocus_transfer(wave.shape[-2:], distance, wavelength=wavelength, pixel_size=pixel_size)
     return from_far_field(far_field(wave) * transfer.astype(wave.dtype))
 
 

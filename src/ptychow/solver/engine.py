@@ -23,6 +23,7 @@ from ptychow.patches import corners
 from ptychow.scan import ObjectImage
 from ptychow.solver.measurement import Measurement
 from ptychow.solver.methods import CHUNK, Method, method_named
+from ptychow.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -100,10 +101,7 @@ def iterate(
     are left as they were.
     Raises MissingExtraError without Pty-Chi, InputError for a start that does not fit, PtychoWError where it diverges.
     """
-    try:
-        import ptychi  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("Iterative reconstruction (Pty-Chi)", "solver") from None
+    require_pty_chi()
     chosen = method_named(method)
     noise = noise or chosen.noise_models[0]
     if noise not in chosen.noise_models:
@@ -113,6 +111,14 @@ def iterate(
     _require_fit(data, positions_px, start, probe)
     task = _Task(data, positions_px, start, probe, chosen, noise, batch_size, position_step, free_probe, device, seed)
     return task.run(epochs, seconds, on_epoch)
+
+
+def require_pty_chi() -> None:
+    """Raise MissingExtraError where Pty-Chi is not installed."""
+    try:
+        import ptychi  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Iterative reconstruction (Pty-Chi)", "solver") from None
 
 
 def on_plateau(errors: Sequence[float]) -> bool:
@@ -235,7 +241,7 @@ class _Task:
     def _how(self, errors: list[float]) -> str:
         """Method and settings, in words."""
         modes = len(self.probe)
-        said = [f"{self.method.title} (Pty-Chi {version('ptychi')})", f"{len(errors)} epochs"]
+        said = [f"{self.method.title} (Pty-Chi {version('ptychi')})", counted(len(errors), "epoch")]
         if self.method.batch_size is not None:
             said.append(f"batch {self.batch_size or self.method.batch_size}")
         if self.noise != self.method.noise_models[0]:

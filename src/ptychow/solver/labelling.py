@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptychow.devices import choose_device
+from ptychow.devices import choose_device, free_memory
 from ptychow.errors import InputError
 from ptychow.scan import ObjectImage, Scan
 from ptychow.solver.engine import Estimate, OnEpoch, iterate
@@ -22,7 +22,8 @@ WORKING_COPIES, OBJECT_COPIES, EXIT_WAVE_COPIES = 12, 10, 1
 class Labelled:
     """What `label` gives.
 
-    scan: the scan with `object` (in the scan's own object pixels) and `probe` (modes, H, W) replaced.
+    scan: the scan, without frames that hold no counts, with `object` (in the scan's own object pixels) and `probe`
+    (modes, H, W) replaced.
     errors: per epoch, see `Estimate.errors`. seconds: wall time of the epochs.
     notes: what was assumed or left out, in words. started_warm: whether it began at an object known before.
     """
@@ -68,7 +69,7 @@ def label(
     modes = choose_modes(scan, probe_modes)
     require_memory(scan, chosen, batch_size, modes)
 
-    data = measure(scan)
+    scan, data = measure(scan)
     probe, probe_notes = starting_probe(scan, modes, data.mean_pattern, data.good)
     flat = flat_object(scan.positions_px, scan.frame_shape[0])
     found = iterate(
@@ -140,8 +141,6 @@ def require_memory(scan: Scan, method: Method, batch_size: int | None, modes: in
 
     Raises InputError where that is more than is free.
     """
-    import psutil
-
     height, width = scan.frame_shape
     _, shape = object_frame(scan.positions_px, height)
     batch_size = batch_size or method.batch_size
@@ -150,7 +149,7 @@ def require_memory(scan: Scan, method: Method, batch_size: int | None, modes: in
     frames = len(scan) * height * width
     if method.batch_size is None:
         complex_numbers += EXIT_WAVE_COPIES * modes * frames
-    memory = Memory((4 * frames + 8 * complex_numbers) / 2**30, psutil.virtual_memory().available / 2**30)
+    memory = Memory((4 * frames + 8 * complex_numbers) / 2**30, free_memory() / 2**30)
     if memory.needed > memory.free:
         raise InputError(
             f"does not fit into memory ({len(scan)} frames of {height} x {width}, object of {shape[0]} x {shape[1]})",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ptychow.detector import Preparation
 from ptychow.detector_fit import detector_of
 from ptychow.errors import InputError, about
+from ptychow.optics.beam import intensity
 from ptychow.patches import corners
 from ptychow.scan import ObjectImage, Scan
 
@@ -22,7 +23,7 @@ MARGIN = 2
 class Measurement:
     """Frames of a scan, as an engine takes them.
 
-    frames: (N, H, W) float32 counts, zero frequency at [0, 0], 0 where not good. good: (H, W) bool, likewise.
+    frames: (n, H, W) float32 counts, zero frequency at [0, 0], 0 where not good. good: (H, W) bool, likewise.
     name: the scan's. notes: what was left out, in words.
     """
 
@@ -40,9 +41,10 @@ class Measurement:
         return np.asarray(self.frames.mean(axis=0, dtype=np.float64))
 
 
-def measure(scan: Scan) -> Measurement:
-    """All frames of a scan in memory.
+def measure(scan: Scan) -> tuple[Scan, Measurement]:
+    """The part of a scan that holds counts, and its frames in memory.
 
+    Frames without counts (shutter closed, or dropped by the detector) are left out: they are no measured darkness.
     Bad pixels, those of the scan's mask and those found in the data, are set to 0, and so are pixels that saturate in
     any frame: Pty-Chi takes one mask for all frames. Wrapped counts are unwrapped, and pixels marked as invalid in
     single frames filled from their neighbours, as for the networks.
@@ -51,7 +53,7 @@ def measure(scan: Scan) -> Measurement:
     with about(scan.name):
         fields, found = detector_of(scan)
         # Saturated pixels are left out here, not cut.
-        detector = Preparation(**{**fields, "saturation": None}, transform="raw", scale="none")
+        detector = Preparation(**{**fields, "saturation": None}).as_counts()
     frames = np.empty(scan.frames.shape, np.float32)
     saturated = np.zeros(scan.frame_shape, bool)
     for indices, batch in scan.batches(256):
@@ -67,11 +69,15 @@ def measure(scan: Scan) -> Measurement:
     if not good.any():
         raise InputError("no good pixel is left", file=scan.name, field="frames", remedy="Check the mask")
     frames[:, ~good] = 0
-    if not frames.any():
+    lit = np.flatnonzero(frames.any(axis=(1, 2)))
+    if not lit.size:
         raise InputError("all zero", file=scan.name, field="frames", expected="some counts")
-    for indices, _ in scan.batches(256):
-        frames[indices] = np.fft.ifftshift(frames[indices], axes=(1, 2))
-    return Measurement(frames, np.fft.ifftshift(good), scan.name, tuple(notes))
+    if len(lit) < len(scan):
+        notes.append(f"{len(scan) - len(lit)} frames without counts left out")
+        scan = scan.select(lit)
+    for place, index in enumerate(lit):
+        frames[place] = np.fft.ifftshift(frames[index])
+    return scan, Measurement(frames[: len(lit)], np.fft.ifftshift(good), scan.name, tuple(notes))
 
 
 def object_frame(
@@ -98,13 +104,13 @@ def illumination(scan: Scan) -> NDArray[np.float32]:
     """
     if scan.object is None or scan.probe is None:
         raise InputError("no object and probe", file=scan.name, remedy="Run `ptychow label` first")
-    intensity = (np.abs(scan.probe) ** 2).sum(axis=0)
-    height, width = intensity.shape
+    light = intensity(scan.probe)
+    height, width = light.shape
     total = np.zeros(scan.object.image.shape, np.float32)
     first = np.round(corners(scan.positions_px, height) - scan.object.origin).astype(int)
     for row, column in first:
         # Patches of a part of the object's scan may stick out.
         inside = total[max(row, 0) : max(row + height, 0), max(column, 0) : max(column + width, 0)]
         top, left = max(-row, 0), max(-column, 0)
-        inside += intensity[top : top + inside.shape[0], left : left + inside.shape[1]]
+        inside += light[top : top + inside.shape[0], left : left + inside.shape[1]]
     return total

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptychow.patches import PatchExtractor
 from ptychow.residual import predicted_amplitudes
-from ptychow.scan import ObjectImage, Scan
+from ptychow.scan import ObjectImage, Scan, spread
 from ptychow.solver.engine import OnEpoch, iterate
 from ptychow.solver.labelling import Labelled, choose_modes, require_memory, solver_device, with_estimate
 from ptychow.solver.measurement import Measurement, flat_object, measure, object_frame
@@ -49,7 +49,7 @@ class Start:
         probe: NDArray[np.complex64],
     ) -> Start:
         """Scale the probe to the counts, and see how well object and probe explain some of the frames."""
-        chosen = np.unique(np.linspace(0, len(data) - 1, TRIAL_FRAMES).astype(int))
+        chosen = spread(len(data), TRIAL_FRAMES)
         patches = PatchExtractor(image, data.frames.shape[1])(positions_px[chosen])
         good = np.fft.fftshift(data.good)
         predicted = predicted_amplitudes(patches, probe) * good
@@ -103,7 +103,7 @@ def refine(
     modes = choose_modes(scan, None)
     most_modes = max(modes, 0 if probe is None else len(probe))
     require_memory(scan, METHODS["lsqml"], METHODS["lsqml"].batch_size, most_modes)
-    data = measure(scan)
+    scan, data = measure(scan)
     start = best_start(scan, data, image, probe=probe, coverage=coverage)
     found = iterate(
         data,

@@ -14,6 +14,7 @@ from ptychow.errors import InputError
 from ptychow.scan import Scan
 from ptychow.stitch import probe_weight
 from ptychow.training.data import LABEL_AGAIN, LabelledFrames, PairSet, wrapped_fraction
+from ptychow.training.physics import Mismatch, PhysicsLoss
 from ptychow.training.recipes import Recipe
 from ptychow.training.split import Indices, Split, split_scan
 from ptychow.training.virtual import VirtualPoints
@@ -26,7 +27,8 @@ _SAMPLE = 256
 class TrainingSet:
     """The scans of a training, their splits (one a scan) and what belongs to all of them.
 
-    preparation: without the other scans' own scales. probe: (modes, n, n) of the first scan, prepared, or None.
+    preparation, probe: the Model's; probe (modes, n, n), of the first scan unless another was given, prepared, or None.
+    preparations: the same for each scan, with its own bad pixels and scale.
     parts: the pairs of each scan, none where the recipe asks for no labels. weight: (n, n) of mean 1, of the loss.
     warnings: in words.
     """
@@ -35,6 +37,7 @@ class TrainingSet:
     splits: tuple[Split, ...]
     preparation: Preparation
     probe: NDArray[np.complex64] | None
+    preparations: tuple[Preparation, ...]
     weight: NDArray[np.float32]
     parts: tuple[LabelledFrames, ...]
     warnings: tuple[str, ...]
@@ -55,6 +58,19 @@ class TrainingSet:
             VirtualPoints(part, split.train)
             for part, split in zip(self.parts, self.splits, strict=False)
             if len(split.train)
+        ]
+
+    def physics(self, kind: Mismatch) -> list[PhysicsLoss]:
+        """The physics of every scan, through its own probe where it has one."""
+        return [
+            PhysicsLoss(
+                scan,
+                preparation,
+                self.probe if scan.probe is None else preparation.probe(scan.probe),
+                split.train,
+                kind=kind,
+            )
+            for scan, preparation, split in zip(self.scans, self.preparations, self.splits, strict=True)
         ]
 
     def _chosen(self, indices: Sequence[Indices]) -> list[tuple[LabelledFrames, Indices]]:
@@ -99,24 +115,22 @@ def assemble(
     if probe is None and first.probe is not None:
         probe = preparation.probe(first.probe)
     weight = _loss_weight(first, recipe, probe, patch_size)
+    preparations = tuple(
+        (preparation if scan is first else preparation.with_detector_of(scan)).with_scale_of(scan) for scan in scans
+    )
+    common = tuple(scans), tuple(splits), preparation, probe, preparations, weight
     if not recipe.measured_per_batch:
-        return TrainingSet(tuple(scans), tuple(splits), preparation, probe, weight, (), ())
+        return TrainingSet(*common, parts=(), warnings=())
 
     def parts(amplitude_scale: float) -> tuple[LabelledFrames, ...]:
         return tuple(
-            LabelledFrames(
-                scan,
-                (preparation if scan is first else preparation.with_detector_of(scan)).with_scale_of(scan),
-                weight,
-                recipe.loss == "complex",
-                amplitude_scale=amplitude_scale,
-            )
-            for scan in scans
+            LabelledFrames(scan, own, weight, recipe.loss == "complex", amplitude_scale)
+            for scan, own in zip(scans, preparations, strict=True)
         )
 
     warnings, largest = _survey_labels(parts(1.0), splits, weight)
     amplitude_scale = largest if recipe.amplitude_max == 1 else 1.0
-    return TrainingSet(tuple(scans), tuple(splits), preparation, probe, weight, parts(amplitude_scale), tuple(warnings))
+    return TrainingSet(*common, parts=parts(amplitude_scale), warnings=tuple(warnings))
 
 
 def _require_same_instrument(scans: Sequence[Scan]) -> None:

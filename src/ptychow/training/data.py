@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptychow.detector import Preparation
+from ptychow.devices import free_memory
 from ptychow.errors import InputError, about
 from ptychow.patches import PatchExtractor, resample_object
 from ptychow.prepared import require_label_pixel
@@ -80,20 +82,24 @@ class LabelledFrames:
 class PairSet:
     """The chosen frames of one or more scans as pairs of tensors, by one running index.
 
-    Held in memory where they need no more than `memory_limit` bytes; else prepared again for every batch.
+    Held in memory where they need no more than `memory_limit` bytes, by default half of what is free; else prepared
+    again for every batch.
     """
 
-    def __init__(self, parts: list[tuple[LabelledFrames, Indices]], memory_limit: float = 6e9) -> None:
+    def __init__(self, parts: list[tuple[LabelledFrames, Indices]], memory_limit: float | None = None) -> None:
         self._parts = [(part, np.asarray(indices, np.int64)) for part, indices in parts if len(indices)]
         self._starts = np.cumsum([0] + [len(indices) for _, indices in self._parts])
         self._cache: tuple[Tensor, Tensor] | None = None
         if not self._parts:
             return
-        pixels = self._parts[0][0].weight.size
-        if len(self) * pixels * (4 + 8) <= memory_limit:
-            chunks = [np.arange(start, min(start + _CHUNK, len(self))) for start in range(0, len(self), _CHUNK)]
-            pairs = [self._prepare(chunk) for chunk in chunks]
-            self._cache = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+        size = self._parts[0][0].weight.shape
+        if len(self) * math.prod(size) * (4 + 8) > (free_memory() / 2 if memory_limit is None else memory_limit):
+            return
+        self._cache = torch.empty(len(self), 1, *size), torch.empty(len(self), *size, dtype=torch.complex64)
+        for start in range(0, len(self), _CHUNK):
+            chunk = np.arange(start, min(start + _CHUNK, len(self)))
+            for whole, part in zip(self._cache, self._prepare(chunk), strict=True):
+                whole[start : start + len(chunk)] = part
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ptychow.devices import choose_device
@@ -104,7 +105,7 @@ def fit(
     require_equal_shares(recipe.batch_size, "batch_size")
     require_equal_shares(recipe.measured_per_batch, "batch_size less its virtual part")
     network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(network, recipe)
+    optimizer = _optimizer(network, recipe, half=precision == "bf16")
     total_steps = recipe.epochs * steps_per_epoch(len(train), recipe)
     schedule = _schedule(recipe, total_steps)
     history, best = History(), None
@@ -114,14 +115,7 @@ def fit(
     loss_weight = torch.as_tensor(weight, device=place)
     zero = torch.zeros(()) if zero_input is None else torch.as_tensor(zero_input)
     loop = _Loop(
-        wrapped,
-        LOSSES[recipe.loss],
-        loss_weight,
-        zero.to(place),
-        place,
-        precision == "bf16",
-        physics,
-        recipe.physics_weight,
+        wrapped, recipe, optimizer, accelerator, loss_weight, zero.to(place), place, precision == "bf16", physics
     )
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     step = history.epochs * steps_per_epoch(len(train), recipe)
@@ -131,15 +125,7 @@ def fit(
             network.train()
             for batch in _ahead(_batches(train, virtual, recipe, seed, epoch, share)):
                 rate = schedule(step)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                loss = loop.training_loss(batch, np.random.default_rng([seed, epoch, step, share.start]))
-                optimizer.zero_grad(set_to_none=True)
-                accelerator.backward(loss)
-                if recipe.gradient_clip is not None:
-                    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-                optimizer.step()
-                losses.append(loss.detach())
+                losses.append(loop.step(batch, rate, np.random.default_rng([seed, epoch, step, share.start])))
                 step += 1
                 if on_step is not None:
                     on_step(epoch, step, float(losses[-1]))
@@ -171,16 +157,29 @@ def fit(
 
 @dataclass(frozen=True)
 class _Loop:
-    """One forward pass to a loss, the same in training and validation."""
+    """A step of the training, and one forward pass to a loss, the same in training and validation."""
 
     network: nn.Module
-    function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    recipe: Recipe
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
     weight: Tensor
     zero: Tensor
     device: torch.device
     half: bool
     physics: Sequence[PhysicsLoss]
-    physics_weight: float
+
+    def step(self, batch: _Batch, rate: float, generator: np.random.Generator) -> Tensor:
+        """Move the weights along the batch's gradient; its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.training_loss(batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        if self.recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
+        self.optimizer.step()
+        return loss.detach()
 
     def training_loss(self, batch: _Batch, generator: np.random.Generator) -> Tensor:
         """The labels' loss of the batch, the physics' of frames drawn at random, or their sum."""
@@ -188,7 +187,7 @@ class _Loop:
         terms = [] if pairs is None else [self.loss(pairs, factors)]
         if self.physics:
             term = self.physics[int(generator.integers(len(self.physics)))]
-            terms.append(self.physics_weight * term(self.network, generator, self.half))
+            terms.append(self.recipe.physics_weight * term(self.network, generator, self.half))
         return torch.stack(terms).sum()
 
     def loss(self, pair: tuple[Tensor, Tensor], factors: NDArray[np.float32] | None = None) -> Tensor:
@@ -199,7 +198,7 @@ class _Loop:
         inputs = inputs.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             amplitude, phase = self.network(inputs)
-        return self.function(amplitude[:, 0].float(), phase[:, 0].float(), labels, self.weight)
+        return LOSSES[self.recipe.loss](amplitude[:, 0].float(), phase[:, 0].float(), labels, self.weight)
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, pairs: PairSet, batch_size: int) -> float:
@@ -246,10 +245,10 @@ def _ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
             yield batch
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, recipe: Recipe, half: bool) -> torch.optim.Optimizer:
     """Weight decay only on convolution and linear kernels: not on biases, norms and single scales."""
     if recipe.optimizer == "muon":
-        return Muon(parameter_groups(network, recipe.weight_decay), recipe.learning_rate)
+        return Muon(parameter_groups(network, recipe.weight_decay), recipe.learning_rate, half)
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -290,15 +289,24 @@ def _resume(
     """Put the saved state into network and optimizer; give the history and the best weights so far."""
     groups, state, (record, saved_identity) = load_checkpoint(path)
     for name, value in (identity or {}).items():
-        if saved_identity.get(name) != value:
+        found = saved_identity.get(name)
+        if (_completed(found) if name == "recipe" else found) != value:
             raise InputError(
                 "belongs to another training",
                 file=path,
                 field=name,
-                found=saved_identity.get(name),
+                found=found,
                 expected=value,
                 remedy="Give the same options as before, or train again without --resume",
             )
     network.load_state_dict(groups["network"])
     optimizer.load_state_dict(state)
     return History(**record), groups.get("best")
+
+
+def _completed(recipe: Any) -> Any:
+    """A saved recipe with the defaults of fields that recipes have got since then."""
+    try:
+        return Recipe.model_validate(recipe).model_dump()
+    except ValidationError:
+        return recipe

@@ -35,7 +35,7 @@ SWEEPS = 30
 class PhysicsLoss:
     """The mismatch between measured and predicted diffraction of groups of overlapping frames.
 
-    scan: with a probe, or `probe` given: (modes, n, n) on the prepared grid. preparation: of the network's input.
+    preparation: of the network's input, with this scan's bad pixels and scale. probe: (modes, n, n) on its grid.
     frames: those to take groups from. kind: see `mismatch`. size: frames in a group, a point and its nearest ones.
     Raises InputError without a probe.
     """
@@ -57,10 +57,7 @@ class PhysicsLoss:
         if not len(frames):
             raise InputError("no frames to train on", file=scan.name, field="split")
         self._scan, self._frames, self._kind = scan, frames, kind
-        self._preparation = preparation.with_scale_of(scan)
-        self._counts = preparation.unstandardised().replace(
-            transform="raw", scale="none", scale_value=1.0, threshold=0.0
-        )
+        self._preparation, self._counts = preparation, preparation.as_counts()
         good = preparation.output_mask(scan.frame_shape)
         self._good = torch.from_numpy(np.ones(probe.shape[1:], bool) if good is None else good)
         self._probe, self._weight = torch.from_numpy(probe), probe_weight(probe)

@@ -32,11 +32,12 @@ def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
 
     Raises InputError where the tasks cannot know where to meet.
     """
-    tasks = int(environment.get("SLURM_NTASKS", 1))
-    if "WORLD_SIZE" in environment or tasks < 2 or "SLURM_PROCID" not in environment:
+    # What srun sets: sbatch gives its script SLURM_NTASKS and SLURM_PROCID too, where nobody would answer.
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    if "WORLD_SIZE" in environment or tasks < 2:
         return
     if "MASTER_ADDR" not in environment:
-        if int(environment.get("SLURM_NNODES", 1)) > 1:
+        if int(environment.get("SLURM_STEP_NUM_NODES", 1)) > 1:
             raise InputError(
                 "the tasks of several nodes do not know where to meet",
                 field="MASTER_ADDR",

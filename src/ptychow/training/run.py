@@ -19,10 +19,9 @@ from ptychow.errors import InputError
 from ptychow.model import CHECKED_FRAMES, Model, ModelCard, TrainingData, software_versions
 from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
-from ptychow.scan import Scan
+from ptychow.scan import Scan, spread
 from ptychow.training.assemble import TrainingSet, assemble
 from ptychow.training.fit import History, OnStep, fit, steps_per_epoch
-from ptychow.training.physics import PhysicsLoss
 from ptychow.training.recipes import Recipe, recipe_named
 from ptychow.training.split import Indices, Split
 from ptychow.trust import calibrate_light
@@ -62,7 +61,7 @@ def train(
     """Train a network on labelled scans of one instrument.
 
     scans: with `object` or `label_patches` (truth, or labels of `ptychow label`); the "ptychow" recipe needs object and
-    probe.
+    probe. Each is prepared with its own bad pixels and scale, and physics takes its own probe where it has one.
     settings: the network's own. start: the Model to go on from, whose network, settings, preparation and probe then
     hold. preparation: otherwise fitted to the first scan, with frames of `size` pixels.
     splits: one a scan; otherwise made by `split_scan`. checkpoint: where the state is kept after every epoch;
@@ -95,11 +94,6 @@ def train(
         net = build(network, amplitude_max=recipe.amplitude_max, **(settings or {}))
     else:
         net = deepcopy(start.network)
-    physics = [
-        PhysicsLoss(scan, data.preparation, data.probe, split.train, kind=recipe.physics)
-        for scan, split in zip(scans, data.splits, strict=True)
-        if recipe.physics
-    ]
     dark = np.zeros((1, *scans[0].frame_shape), np.uint16)
     history = fit(
         net,
@@ -108,7 +102,7 @@ def train(
         data.weight,
         recipe,
         virtual=data.virtual_points() if recipe.virtual else (),
-        physics=physics,
+        physics=data.physics(recipe.physics) if recipe.physics else (),
         zero_input=data.preparation.apply(dark)[0, 0],
         seed=seed,
         device=device,
@@ -225,7 +219,7 @@ def model_card(
 
 def _frame_statistics(scan: Scan, frames: Indices, preparation: Preparation) -> tuple[float, NDArray[np.float32]]:
     """Mean counts of a prepared frame, and the mean network input before standardisation, of some of the `frames`."""
-    chosen = scan.frames[frames[np.unique(np.linspace(0, len(frames) - 1, CHECKED_FRAMES).astype(int))]]
+    chosen = scan.frames[frames[spread(len(frames), CHECKED_FRAMES)]]
     prepared = preparation.with_scale_of(scan).unstandardised()
     return prepared.mean_counts(chosen), prepared.apply(chosen)[:, 0].mean(axis=0)
 

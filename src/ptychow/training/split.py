@@ -92,14 +92,13 @@ def split_scan(
     seed: int = 0,
     validation: float = 0.1,
     holdout: float = 0.0,
-    axis: int | None = None,
 ) -> Split:
     """Divide the frames at these positions.
 
     kind: "spatial" (blocks with a guard gap of `patch_size` scan pixels), "random" or "none".
     """
     if kind == "spatial":
-        return spatial_split(positions_px, patch_size, validation=validation, holdout=holdout, axis=axis)
+        return spatial_split(positions_px, patch_size, validation=validation, holdout=holdout)
     if holdout:
         raise InputError("only the spatial split can hold frames out", field="split", found=kind, expected="spatial")
     if kind == "random":

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import fft
 from torch import Tensor
 
 from ptychow.errors import InputError
+from ptychow.optics.propagation import expected_counts
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor, resample_object
 from ptychow.scan import ObjectImage
@@ -76,15 +76,6 @@ class VirtualPoints:
         counts = generator.poisson(expected_counts(self._probe[None], patches)).astype(np.float32)
         inputs = self._labelled.preparation.finish(counts, self._labelled.scan.frame_shape)
         return torch.from_numpy(inputs), torch.from_numpy(self._labelled.normalise(patches))
-
-
-def expected_counts(probes: NDArray[np.complex64], patches: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Mean counts (b, n, n) of the detector, zero frequency at [n//2, n//2]: |F[probe x patch]|^2 over the modes.
-
-    probes: (b, modes, n, n), or (1, modes, n, n) for all; patches: (b, n, n).
-    """
-    waves = fft.fft2(probes * patches[:, None], norm="ortho")
-    return fft.fftshift((waves.real**2 + waves.imag**2).sum(axis=1), axes=(-2, -1))
 
 
 def _turned_point(

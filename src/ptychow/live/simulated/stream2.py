@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import zmq
 
+from ptychow.errors import PtychoWError
 from ptychow.live import dectris
 from ptychow.live.simulated.frames import Payloads
 from ptychow.scan import Scan
@@ -39,7 +40,12 @@ class Stream2Server:
     def _open(self) -> None:
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, QUEUE)
-        self._socket.bind(f"tcp://127.0.0.1:{self._port or '*'}")
+        try:
+            self._socket.bind(f"tcp://127.0.0.1:{self._port or '*'}")
+        except zmq.ZMQError as error:
+            self._socket.close(linger=0)
+            told = f"cannot listen on port {self._port}: {error.strerror} (--port 0 takes a free one)"
+            raise PtychoWError(told) from None
         self._port = int(self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
 
     @property

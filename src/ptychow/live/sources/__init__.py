@@ -19,6 +19,7 @@ and POSITIONS, which a replay need not be given, one of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,17 @@ from urllib.parse import parse_qsl
 from ptychow.errors import InputError
 from ptychow.live.records import Source
 
-__all__ = ["open_sources"]
+__all__ = ["files_of", "open_sources"]
 
 REQUIRED: Any = object()
+KINDS = ("replay", "pva", "pva-table", "stream2", "tcp", "watch", "attributes")
 
 
-def open_sources(frames: str, positions: str | None = None) -> list[Source]:
+def open_sources(frames: str, positions: str | None = None, *, idle: float = 60.0) -> list[Source]:
     """The source of the frames and, unless they bring them along, that of the positions; each still to be entered.
 
-    frames, positions: as the module says. Raises InputError for what is not understood, MissingExtraError where the
+    frames, positions: as the module says. idle: seconds after which a watched file that does not grow is taken to be
+    complete, where its address does not say. Raises InputError for what is not understood, MissingExtraError where the
     protocol's library is not installed.
     """
     source = _Address(frames, "--source")
@@ -49,13 +52,26 @@ def open_sources(frames: str, positions: str | None = None) -> list[Source]:
         place.finish()
         place = None
     elif place is None and source.scheme not in ("", "replay"):
-        raise InputError("must be given for this source", field="--positions", remedy="See docs/live_sources.md")
-    opened.append(_open_frames(source, along))
+        raise InputError(
+            "must be given: these frames bring no positions",
+            field="--positions",
+            remedy="Name a scan file or a table, pva://Y,X?unit=um, watch:FILE... or attributes:Y,X "
+            "(docs/live_sources.md)",
+        )
+    opened.append(_open_frames(source, along, idle))
     if place is None and source.scheme in ("", "replay"):
         place = _Address(source.rest, "--positions")
     if place is not None:
-        opened.append(_open_positions(place))
+        opened.append(_open_positions(place, idle))
     return opened
+
+
+def files_of(frames: str, positions: str | None = None) -> list[Path]:
+    """The files that these sources read. Raises InputError as `open_sources`."""
+    addresses = [_Address(frames, "--source")]
+    if positions is not None:
+        addresses.append(_Address(positions, "--positions"))
+    return [Path(address.rest) for address in addresses if address.scheme in ("", "replay", "watch")]
 
 
 class _Address:
@@ -65,9 +81,10 @@ class _Address:
         self.text, self.field = text, field
         address, _, query = text.partition("?")
         scheme, separator, rest = address.partition(":")
-        known = scheme in ("pva", "pva-table", "stream2", "tcp", "watch", "replay", "attributes")
+        known = scheme in KINDS
         if not known and "://" in address:
-            raise InputError("an unknown kind of source", field=field, found=text, expected="see docs/live_sources.md")
+            expected = "a file, " + ", ".join(f"{kind}:" for kind in KINDS) + " (docs/live_sources.md)"
+            raise InputError("an unknown kind of source", field=field, found=text, expected=expected)
         self.scheme, self.rest = (scheme, rest.removeprefix("//")) if known and separator else ("", address)
         self._options = dict(parse_qsl(query, keep_blank_values=True))
 
@@ -109,7 +126,15 @@ def _positive(text: str) -> int:
     return number
 
 
-def _open_frames(address: _Address, along: dict[str, Any]) -> Source:
+def _finite(text: str) -> float:
+    """A positive number of seconds, or of frames a second."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+def _open_frames(address: _Address, along: dict[str, Any], idle: float) -> Source:
     source: Source
     if address.scheme == "pva":
         from ptychow.live.sources.pva import PvaSource
@@ -140,20 +165,20 @@ def _open_frames(address: _Address, along: dict[str, Any]) -> Source:
             dataset=address.take("dataset", str, "entry/data/data"),
             channel=address.take("channel", int, 0),
             expected=address.take("frames", _positive, None),
-            idle=address.take("idle", float, 60.0),
+            idle=address.take("idle", _finite, idle),
         )
     elif address.scheme in ("", "replay"):
         from ptychow.formats import read_scan
         from ptychow.live.sources.replay import ReplaySource
 
-        source = ReplaySource(read_scan(address.rest), rate=address.take("rate", float, None))
+        source = ReplaySource(read_scan(address.rest), rate=address.take("rate", _finite, None))
     else:
         raise InputError("no source of frames", field=address.field, found=address.text)
     address.finish()
     return source
 
 
-def _open_positions(address: _Address) -> Source:
+def _open_positions(address: _Address, idle: float) -> Source:
     source: Source
     if address.scheme in ("pva", "pva-table"):
         from ptychow.live.sources.pva_positions import PvaPositions, PvaTable
@@ -176,7 +201,7 @@ def _open_positions(address: _Address) -> Source:
             Path(address.rest),
             address.take("datasets", lambda text: address.split(text, 1, 2)),
             unit=address.take("unit", str),
-            idle=address.take("idle", float, 60.0),
+            idle=address.take("idle", _finite, idle),
         )
     elif address.scheme in ("", "replay"):
         source = _stored_positions(address)

@@ -18,25 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats.cxi_reading import read_length
-from ptychow.formats.hdf5_files import hdf5_dataset, holds, open_hdf5, read_hdf5_array, read_hdf5_number
+from ptychow.formats.dectris import SPECIFIC, read_detector_facts
+from ptychow.formats.hdf5_files import hdf5_dataset, open_hdf5, read_hdf5_number, read_part
 from ptychow.live.codecs import CodecError, frame_bytes
-from ptychow.live.records import MOST_FRAMES, Corrupt, End, FrameRecord, Record, Start, now
+from ptychow.live.records import LARGEST_INDEX, Corrupt, End, FrameRecord, Record, Start, now
 from ptychow.live.sources.base import LocalSource
 from ptychow.live.sources.positions import require_unit, to_position
-from ptychow.scan import Geometry
 
 MOST_AT_ONCE, MOST_BYTES, MOST_POSITIONS = 32, 1 << 26, 4096
 LOOK_SECONDS, SETTLE_SECONDS = 0.05, 2.0
-DETECTOR = "entry/instrument/detector"
-MASKS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
-SATURATIONS = (
-    *(f"{DETECTOR}/saturation_value", f"{DETECTOR}/detectorSpecific/saturation_value"),
-    f"{DETECTOR}/detectorSpecific/countrate_correction_count_cutoff",
-)
-COUNTS = ("nimages", "ntrigger")
-# Wavelength, distance and pixel, in the order of `Geometry`.
-LENGTHS = ("entry/instrument/beam/incident_wavelength", f"{DETECTOR}/detector_distance", f"{DETECTOR}/x_pixel_size")
+COUNTS = (f"{SPECIFIC}/nimages", f"{SPECIFIC}/ntrigger")
 
 
 class GrowingSource(LocalSource):
@@ -49,7 +40,7 @@ class GrowingSource(LocalSource):
         super().__init__(name)
         # What is empty has to be given its time.
         self._idle, self._latest = max(idle, 2 * SETTLE_SECONDS), now()
-        self._problem = "it is not there"
+        self._problem = "never appeared"
 
     def poll(self, timeout: float) -> list[Record]:
         """As `live.records.Source`."""
@@ -140,17 +131,18 @@ class GrowingFrames(GrowingSource):
             if dataset.ndim not in (3, 4) or self._channel >= channels:
                 found = f"shape {dataset.shape}"
                 raise InputError("not a stack of images", file=path, field=self._dataset, found=found)
-            shape, dtype = dataset.shape[-2:], dataset.dtype
+            shape = dataset.shape[-2:]
             try:
-                room = max(MOST_BYTES // frame_bytes(shape, dtype), 1)
+                room = max(MOST_BYTES // frame_bytes(shape, dataset.dtype), 1)
             except CodecError as error:
                 raise InputError(str(error), file=path, field=self._dataset) from None
             first, done = self._first_of(path, dataset, parts), self._read.get(path, 0)
-            last = min(done + min(self._at_once, room), dataset.shape[0], MOST_FRAMES - first)
+            last = min(done + min(self._at_once, room), dataset.shape[0], LARGEST_INDEX + 1 - first)
             settled = self._extent.settled(path, dataset)
+            of_channel = [(self._channel, self._channel + 1)] if dataset.ndim == 4 else []
             try:
-                frames = dataset[done:last] if dataset.ndim == 3 else dataset[done:last, self._channel]
-            except OSError as error:  # a damaged frame: look for it one by one
+                frames = read_part(dataset, [(done, last), *of_channel], path, self._dataset).reshape(-1, *shape)
+            except (OSError, InputError) as error:  # a damaged frame: look for it one by one
                 if self._at_once > 1 or done >= settled:
                     self._at_once = 1
                     return []
@@ -162,7 +154,7 @@ class GrowingFrames(GrowingSource):
         begins, received_at = not self._read, now()
         self._read[path] = done + len(frames)
         records: list[Record] = [FrameRecord(first + done + k, frame, received_at) for k, frame in enumerate(frames)]
-        return [Start(self._expected, shape, dtype), *records] if begins and not self._is_dectris else records
+        return [Start(self._expected, shape), *records] if begins and not self._is_dectris else records
 
     def _first_of(self, path: Path, dataset: h5py.Dataset, parts: list[Path]) -> int:
         """Index of a file's first frame: Dectris' own number (it begins with 1), or how many are in those before."""
@@ -179,16 +171,11 @@ class GrowingFrames(GrowingSource):
         """What a Dectris master file says of all frames."""
         path = self._path
         with _open_growing(path) as file:
-            mask = next((read_hdf5_array(file, name, path) == 0 for name in MASKS if holds(file, name, path)), None)
-            numbers = [read_hdf5_number(file, name, path) for name in SATURATIONS]
-            saturation = next((number + 1 for number in numbers if number), None)
-            counts = [read_hdf5_number(file, f"{DETECTOR}/detectorSpecific/{name}", path) for name in COUNTS]
-            if None not in counts and self._expected is None:
-                self._expected = int(np.prod([count or 0 for count in counts]))
-            lengths = [read_length(file, name, path) or None for name in LENGTHS]  # 0 where nobody said
-        if mask is not None and mask.ndim == 3:
-            mask = mask[self._channel]
-        return [Start(self._expected, mask=mask, saturation=saturation, geometry=Geometry(*lengths))]
+            facts = read_detector_facts(file, path, self._channel)
+            counts = [read_hdf5_number(file, name, path) for name in COUNTS]
+        if None not in counts and self._expected is None:
+            self._expected = int(np.prod([count or 0 for count in counts]))
+        return [Start(self._expected, None, facts.mask, facts.saturation, facts.geometry, facts.metadata)]
 
 
 class GrowingPositions(GrowingSource):
@@ -231,7 +218,8 @@ class GrowingPositions(GrowingSource):
         if dataset.shape[1:] != expected or dataset.dtype.kind not in "iuf":
             found = f"{dataset.dtype} {dataset.shape}"
             raise InputError("not positions", file=self._path, field=name, found=found)
-        values = dataset[self._told : self._told + MOST_POSITIONS]
+        last = min(self._told + MOST_POSITIONS, dataset.shape[0])
+        values = read_part(dataset, [(self._told, max(self._told, last))], self._path, name)
         return values[: _written(values, dataset.fillvalue, self._extent.settled(name, dataset) - self._told)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ptychow.errors import InputError
 from ptychow.formats.units import UNITS
-from ptychow.live.records import MOST_FRAMES, Corrupt, PositionRecord
+from ptychow.live.records import LARGEST_INDEX, Corrupt, PositionRecord
 
 
 def require_unit(unit: str) -> str:
@@ -24,6 +24,6 @@ def to_position(
     y, x = (float(coordinate) * UNITS[unit] for coordinate in position)
     if not (math.isfinite(y) and math.isfinite(x)):
         return Corrupt(index, f"position ({y}, {x}) of frame {index} is not finite", series)
-    if not 0 <= index < MOST_FRAMES:
+    if not 0 <= index <= LARGEST_INDEX:
         return Corrupt(None, f"a position of frame {index}", series)
     return PositionRecord(index, (y, x), "px" if unit == "px" else "m", received_at, series)

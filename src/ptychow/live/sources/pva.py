@@ -12,7 +12,7 @@ from ptychow.errors import MissingExtraError
 from ptychow.live import ntndarray
 from ptychow.live.codecs import CodecError
 from ptychow.live.records import (
-    MOST_FRAMES,
+    LARGEST_INDEX,
     Corrupt,
     EncodedFrame,
     FrameRecord,
@@ -151,7 +151,7 @@ class PvaSource:
                 return []
             begins = self._follow(number, taken)
             index = number - (self._first or 0)
-            if not 0 <= index < MOST_FRAMES:
+            if not 0 <= index <= LARGEST_INDEX:
                 index = None
                 raise CodecError(f"uniqueId {number} where the first frame is {self._first}")
             frame = ntndarray.read_frame(value, index, received_at, self._series)
@@ -178,7 +178,7 @@ class PvaSource:
 
     def _start(self, frame: FrameRecord | EncodedFrame) -> Start:
         metadata = {"detector channel": self._channel}
-        return Start(self._frames, frame.shape, frame.dtype, metadata=metadata, series=self._series)
+        return Start(self._frames, frame.shape, metadata=metadata, series=self._series)
 
     def _position(self, value: Value, index: int, received_at: float) -> list[Any]:
         if self._attributes is None:

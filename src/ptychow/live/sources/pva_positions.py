@@ -75,12 +75,12 @@ class PvaPositions:
         return records
 
     def _waveform(self, role: int, values: Any) -> list[Record]:
+        if len(values) < self._told:  # a new scan's: the other waveform is still the last one's
+            self._waveforms, self._told = [(), ()], 0
         self._waveforms[role] = values
-        complete = min(len(values) for values in self._waveforms)
-        first = self._told if len(values) >= self._told else 0  # a shorter waveform is a new scan's
-        self._told = complete
         y, x = self._waveforms
-        return [to_position(index, (y[index], x[index]), self._unit, now()) for index in range(first, complete)]
+        first, self._told = self._told, min(len(y), len(x))
+        return [to_position(index, (y[index], x[index]), self._unit, now()) for index in range(first, self._told)]
 
     def _number(self, role: int, update: Value) -> list[Record]:
         if len(self._names) < 3:

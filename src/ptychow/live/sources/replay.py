@@ -31,14 +31,14 @@ class ReplaySource(LocalSource):
         scan = self._scan
         if self._sent < 0:
             self._sent, self._began = 0, now()
-            shape, dtype = scan.frame_shape, scan.frames.dtype
-            return [Start(len(scan), shape, dtype, scan.mask, scan.saturation, scan.geometry, dict(scan.metadata))]
+            metadata = dict(scan.metadata)
+            return [Start(len(scan), scan.frame_shape, scan.mask, scan.saturation, scan.geometry, metadata)]
         if self.finished:
             time.sleep(timeout)
             return []
         due = self._due()
         if due <= self._sent:
-            time.sleep(min(timeout, self._began + (self._sent + 1) / self._rate - now()))
+            time.sleep(max(0.0, min(timeout, self._began + (self._sent + 1) / self._rate - now())))
             due = self._due()
         last = min(due, self._sent + MOST_FRAMES_AT_ONCE)
         frames = scan.frames[self._sent : last]

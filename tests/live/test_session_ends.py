@@ -1,0 +1,206 @@
+"""Where a session's scans begin and end: whose record is whose, and what becomes of a result that is saved."""
+
+import errno
+import time
+from dataclasses import replace
+from threading import Event
+
+import pytest
+from scripted import QUICK, Script, difference, frames_of, in_steps, positions_of, run, start_of, whole
+
+from ptychow import reconstruction
+from ptychow.engines import open_engine
+from ptychow.errors import InputError, PtychoWError
+from ptychow.live.board import Seen, updates
+from ptychow.live.counters import Counters
+from ptychow.live.records import Corrupt, End
+from ptychow.live.session import Session
+from ptychow.model import Model
+from ptychow.reconstruction import reconstruct
+from ptychow.stitch import Canvas
+
+FLOAT16 = 2**-10
+
+
+def wait_for(condition, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+# --- after a result was saved ----------------------------------------------------------------------------------------
+
+
+def test_what_fails_after_saving_is_a_warning_and_is_tried_once(trained, scan):
+    tried = []
+
+    def refine(live, result, given_up):
+        tried.append("refine")
+        raise PtychoWError("Pty-Chi is missing")
+
+    def improve(live, result, given_up):
+        return replace(result, warnings=("better",))
+
+    def draw(live, result, given_up):
+        tried.append("draw")
+        assert result.warnings == ("better",)
+        raise ValueError
+
+    session, [(_, saved)] = run(trained.model, whole(scan), follow_up=(refine, improve, draw))
+    assert tried == ["refine", "draw"] and session.state == "done"
+    assert session.warnings == ["live scan: cannot refine: Pty-Chi is missing", "live scan: cannot draw: ValueError"]
+    assert session.result.warnings == ("better",) and saved.warnings != ("better",)
+
+
+def test_the_next_scan_does_not_wait_for_what_follows_the_last(trained, scan):
+    """The first scan is refined until the second one is saved; its kept frames are there as long."""
+    saved, second_saved, kept = [], Event(), []
+
+    def save(live, result):
+        saved.append(live.name)
+        if len(saved) == 2:
+            second_saved.set()
+
+    def refine(live, result, given_up):
+        assert second_saved.wait(20)
+        kept.append(live.kept.get(0).shape)
+
+    steps = [*whole(scan), *whole(scan, series=1)]
+    session, _ = run(trained.model, steps, save=save, follow_up=(refine,), scans=2, keep_frames=True)
+    assert saved == ["live scan", "live scan_2"]
+    assert session.warnings == [] and kept == [(32, 32)] * 2
+
+
+def test_giving_up_ends_what_follows(trained, scan):
+    ended, sessions = [], []
+
+    def refine(live, result, given_up):
+        sessions[0].give_up()
+        ended.append(given_up.wait(20))
+
+    run(trained.model, whole(scan), follow_up=(refine,), started=sessions.append)
+    assert ended == [True]
+
+
+def test_a_scans_spool_goes_when_its_result_is_written(trained, scan):
+    folders, gone = [], []
+
+    def look():
+        wait_for(lambda: folders and not folders[0].exists())
+        gone.append(not folders[0].exists())
+
+    steps = [*whole(scan), look, *whole(scan, series=1)]
+    run(trained.model, steps, save=lambda live, result: folders.append(live.folder), scans=2)
+    assert gone == [True] and not folders[1].exists()
+
+
+def test_counters_that_do_not_balance_lose_nothing(trained, scan, monkeypatch):
+    real, saved = Counters.add, []
+    monkeypatch.setattr(Counters, "add", lambda self, **changes: real(self, **changes, corrupt=1))
+    session, _ = run(trained.model, whole(scan), save=lambda live, result: saved.append(result))
+    assert difference(saved[0], reconstruct(scan, trained.model, device="cpu")) < FLOAT16
+    for warnings in (saved[0].warnings, session.snapshot()["warnings"]):
+        assert any("counters do not balance" in warning for warning in warnings)
+
+
+def test_no_room_for_the_final_solve_is_an_error_of_that_scan(trained, scan, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reconstruction, "SPOOL_LIMIT", 0)
+    monkeypatch.setattr(reconstruction.os, "posix_fallocate", full)
+    with pytest.raises(PtychoWError, match=r"cannot be written \(No space left on device\)"):
+        run(trained.model, whole(scan))
+
+
+# --- whose record is whose -------------------------------------------------------------------------------------------
+
+
+def two_scans(model, steps, positions, settle_seconds):
+    """(session, results) of two scans whose positions come from elsewhere. steps, positions: from the session."""
+    results = []
+    session = Session(
+        Script(steps(lambda condition: lambda: wait_for(lambda: condition(session)))),
+        Script(positions(lambda condition: lambda: wait_for(lambda: condition(session))), waits=False),
+        model,
+        open_engine(model, device="cpu"),
+        replace(QUICK, settle_seconds=settle_seconds),
+        lambda live, result: results.append(result),
+        scans=2,
+    )
+    session.run()
+    return session, results
+
+
+def test_late_positions_are_not_those_of_the_next_scan(trained, scan):
+    """They come when the first scan is over, and name none: the second must not be stitched at its places."""
+    late = [replace(record, position=(0.0, 0.0)) for record in positions_of(scan, range(40))]
+    session, results = two_scans(
+        trained.model,
+        lambda once: [*whole(scan), once(lambda s: s.astray or s._early), *whole(scan, series=1)],
+        lambda once: [once(lambda s: s.finished), late],
+        settle_seconds=30.0,
+    )
+    assert session.astray == 40
+    assert difference(results[1], reconstruct(scan, trained.model, device="cpu")) < FLOAT16
+
+
+def test_positions_that_come_long_before_their_scan_are_used_and_told(trained, scan):
+    second = [[start_of(scan, 1)], *in_steps(frames_of(scan, series=1), 16), [End(80, "end", 1)]]
+    session, results = two_scans(
+        trained.model,
+        lambda once: [*whole(scan), once(lambda s: len(s._early) == 80), *second],
+        lambda once: [once(lambda s: s.finished), positions_of(scan)],
+        settle_seconds=0.0,
+    )
+    assert session.astray == 0 and results[1].summary["counters"]["stitched"] == 80
+    assert any("80 positions came between the last scan and this one" in warning for warning in results[1].warnings)
+    assert not any("came between" in warning for warning in results[0].warnings)
+
+
+def test_only_frames_begin_a_scan(trained, scan):
+    """What is damaged, or late, may name any series."""
+    nonsense = [Corrupt(3, "a wrong series", 5), End(None, "end", 7), *positions_of(scan, [0], series=9)]
+    session, [(_, found)] = run(trained.model, [nonsense, *whole(scan)])
+    assert session.begun == 1 and session.astray == 3 and found.summary["counters"]["stitched"] == 80
+    assert "a wrong series" in session.warnings and any("series 7" in each for each in session.warnings)
+
+
+def test_a_source_that_breaks_ends_the_session_with_its_name(trained, scan):
+    def broken():
+        raise ValueError("no such thing")
+
+    saved = []
+    with pytest.raises(PtychoWError, match="script: ValueError: no such thing"):
+        run(trained.model, [*whole(scan)[:-2], broken], finishes=False, save=lambda _, result: saved.append(result))
+    assert "no such thing" in saved[0].summary["ended"]  # what had come is written
+
+
+def test_a_model_that_cannot_be_stitched_is_refused_before_anything_is_received(trained):
+    model = Model(trained.model.card, trained.model.network, None, trained.model.mean_pattern)
+    with pytest.raises(InputError, match="knows no probe"):
+        Session(Script([]), None, model, open_engine(model, device="cpu"), QUICK, lambda *_: None)
+
+
+# --- what the page asks for ------------------------------------------------------------------------------------------
+
+
+def test_looking_costs_the_worker_nothing(trained, scan, monkeypatch):
+    session, _ = run(trained.model, whole(scan))
+
+    def measured(*_):
+        raise AssertionError("a browser's look judges patches")
+
+    monkeypatch.setattr(Canvas, "disagreement", measured)
+    time.sleep(1.1)
+    assert session.snapshot()["light"] == session.scan.verdict.light != "unknown"
+
+
+def test_a_pattern_is_sent_once_and_the_next_one_always(trained, scan):
+    session, _ = run(trained.model, whole(scan))
+    seen = Seen()
+    assert any(b'"pattern"' in message for message in updates(session, seen) if isinstance(message, bytes))
+    assert not any(b'"pattern"' in message for message in updates(session, seen) if isinstance(message, bytes))
+    assert seen.latest is session.scan.latest  # kept: another array cannot take its place in memory, and its id
+    session.scan.latest = session.scan.latest.copy()
+    assert any(b'"pattern"' in message for message in updates(session, seen) if isinstance(message, bytes))
