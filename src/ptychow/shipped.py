@@ -29,6 +29,14 @@ SHIPPED: dict[str, Shipped] = {
         "python benchmarks/weights.py w3-26id-64",
         alias="w3",
     ),
+    "wc-tungsten-128": Shipped(
+        "the measured scan of `ptychow fetch tungsten-26id`, without labels",
+        "python benchmarks/calibrate.py --scans tungsten-26id --cases label-free",
+    ),
+    "wc-siemens-128": Shipped(
+        "the measured scan of `ptychow fetch siemens-star`, without labels",
+        "python benchmarks/calibrate.py --scans siemens-star --cases label-free",
+    ),
 }
 
 
