@@ -45,8 +45,16 @@ def test_command_lists_shows_and_copies(ptychow, tmp_path):
     for name in SHIPPED:
         code, shown, _ = ptychow("weights", name, "--output", str(tmp_path))
         assert code == 0 and len(shown.splitlines()) < 15
-        for words in ("made for", "keV", "trained", "error", "counts", "licence"):
+        for words in (
+            "made for",
+            "energy" if name.startswith("wc") else "keV",
+            "trained",
+            "error",
+            "counts",
+            "licence",
+        ):
             assert words in shown
+        assert "not measured" not in shown.split("counts")[0]
         assert (tmp_path / f"{name}.safetensors").read_bytes() == model_file(name).read_bytes()
         code, shown, _ = ptychow("weights", name, "--json")
         assert code == 0 and "metrics" in json.loads(shown)

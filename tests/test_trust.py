@@ -104,7 +104,7 @@ def test_reconstruct_judges_windows_of_patches(trained, scan):
         last = 64 if batch_size == 64 else 70  # where a batch fills the window
         window = slice(last - 64, last)
         expected = patch_disagreement(model, result.patches[window], scan.positions_px[window])
-        assert any(f"disagreement: {expected:.2f} of the patches" in warning for warning in result.warnings)
+        assert any(f"disagreement: {expected:.3f} of the patches" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize("kind", ["trained", "paper_trained"])

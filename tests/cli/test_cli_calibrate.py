@@ -7,7 +7,7 @@ import pytest
 from ptychow.formats import read_scan, write_scan
 from ptychow.model import Model
 
-QUICK = ("--network", "w3", "--steps", 2, "--device", "cpu")
+QUICK = ("--network", "w3", "--steps", 2, "--diffraction-steps", 0, "--device", "cpu")
 
 
 def test_writes_model_object_and_picture_beside_the_scan(scan_file, ptychow):
@@ -20,6 +20,15 @@ def test_writes_model_object_and_picture_beside_the_scan(scan_file, ptychow):
     assert (folder / "scan_w3.png").read_bytes().startswith(b"\x89PNG")
     card = Model.load(folder / "scan_w3.safetensors").card
     assert card.training["steps"] == 2 and card.recipe["name"] == "label-free"
+
+
+def test_after_the_simulated_samples_comes_the_scans_own_diffraction(scan_file, ptychow):
+    options = ("--network", "w3", "--steps", 2, "--diffraction-steps", 3, "--probe-epochs", 0, "--device", "cpu")
+    code, shown, _ = ptychow("calibrate", scan_file, *options)
+    assert code == 0 and "label-free: 2 steps" in shown and "diffraction: 3 steps" in shown
+    card = Model.load(scan_file.with_name("scan_w3.safetensors")).card
+    assert card.recipe["physics"] == "amplitude" and card.training["started_from"]["steps"] == 2
+    assert all(data.labels.startswith("none") for data in card.data)
 
 
 def test_a_scan_without_a_probe_gets_one(unlabelled, tmp_path, ptychow):

@@ -157,7 +157,7 @@ def test_dead_pixels_are_found_and_left_out(scan):
     frames = scan.frames[:] + np.random.default_rng(0).poisson(2, scan.frames.shape)
     assert label(replace(scan, frames=frames), epochs=1, device="cpu").notes == ()
     frames[:, SIZE // 2 + 3, SIZE // 2] = 0
-    assert label(replace(scan, frames=frames), epochs=1, device="cpu").notes == ("1 bad pixels: 1 dead",)
+    assert label(replace(scan, frames=frames), epochs=1, device="cpu").notes == ("1 bad pixel: 1 dead",)
 
 
 def test_frames_without_counts_are_left_out(scan):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,13 @@ from ptychow.cli.common import (
     open_scan,
     output_path,
     require_choice,
+    warn_of_findings,
 )
+
+if TYPE_CHECKING:
+    from ptychow.model import Model
+    from ptychow.scan import Scan
+    from ptychow.training import Trained
 
 # Of the iterative methods the one whose probe converged soonest on the measured scans (docs/results/solvers.md).
 PROBE_METHOD = "mpie"
@@ -36,6 +42,14 @@ def calibrate(
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Train for about so long, instead of --steps.", min=0)
     ] = None,
+    diffraction_steps: Annotated[
+        int,
+        typer.Option(
+            "--diffraction-steps",
+            help="Then so many steps on what the patches leave unexplained of the scan's own frames; 0 for none.",
+            min=0,
+        ),
+    ] = 200,
     probe_epochs: Annotated[
         int,
         typer.Option(
@@ -56,7 +70,7 @@ def calibrate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network on simulated samples seen through the scan's own probe, then reconstruct the scan with it.
+    """Train a network on simulated samples seen through the scan's own probe, then on the scan's own diffraction.
 
     Writes the Model, the reconstructed object and its picture. No label of the sample is needed or used.
     """
@@ -77,6 +91,7 @@ def calibrate(
     if resume and not checkpoint.exists():
         raise InputError("nothing to resume", file=checkpoint, remedy="Calibrate without --resume")
     scan = open_scan(file, mapping, pixel_size_nm, positions)
+    warn_of_findings(report, scan)
     if probe_epochs:
         from ptychow.solver import label
 
@@ -96,8 +111,7 @@ def calibrate(
         scan = replace(scan, probe=found.scan.probe)
     recipe = LABEL_FREE
     if steps is not None:
-        length = min(steps, recipe.steps_per_epoch)
-        recipe = recipe.model_copy(update={"steps_per_epoch": length, "epochs": round(steps / length)})
+        recipe = recipe.model_copy(update=lengths(steps, recipe.steps_per_epoch))
     with report.progress("Training", None if minutes else recipe.epochs * recipe.steps_per_epoch) as advance:
         trained = run(
             scan,
@@ -112,20 +126,57 @@ def calibrate(
             resume=resume,
             on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
         )
-    card = trained.model.card
-    report.line(
-        f"{network}: {card.training['steps']} steps in {card.training['seconds']:.0f} s, "
-        f"last training loss {card.training['train_loss']:.4f}"
-    )
+    _tell(report, trained)
     trained.model.save(target)
     checkpoint.unlink(missing_ok=True)
+    model = trained.model
+    if diffraction_steps:
+        model = _on_diffraction(report, scan, model, diffraction_steps, device, precision, seed)
+        model.save(target)
     report.wrote("Model", target)
-    result = reconstruct(scan, trained.model, device=device, precision=precision)
+    result = reconstruct(scan, model, device=device, precision=precision)
     for warning in result.warnings:
         report.warn(warning)
     image, picture = target.with_suffix(".cxi"), target.with_suffix(".png")
     result.save(image)
     report.wrote("object", image)
-    result.save_picture(picture, title=f"{scan.name}: {network}, trained without labels")
+    result.save_picture(picture)
     report.wrote("picture", picture)
-    report.finish({"network": network, **card.training, "reconstruction": result.summary})
+    report.finish({"network": network, **model.card.training, "reconstruction": result.summary})
+
+
+def _tell(report: Report, trained: Trained) -> None:
+    """One line on a training."""
+    card = trained.model.card
+    report.line(
+        f"{card.network}, {card.recipe['name']}: {card.training['steps']} steps in {card.training['seconds']:.0f} s, "
+        f"last training loss {card.training['train_loss']:.4f}"
+    )
+
+
+def _on_diffraction(
+    report: Report, scan: Scan, model: Model, steps: int, device: str, precision: str, seed: int
+) -> Model:
+    """The Model after so many steps on the scan's own diffraction; the one given is safe in its file."""
+    from ptychow.training import DIFFRACTION, no_split, train
+
+    recipe = DIFFRACTION.model_copy(update=lengths(steps, DIFFRACTION.steps_per_epoch))
+    with report.progress("On diffraction", recipe.epochs * recipe.steps_per_epoch) as advance:
+        trained = train(
+            scan,
+            recipe=recipe,
+            start=model,
+            splits=[no_split(len(scan))],
+            seed=seed,
+            device=device,
+            precision=precision,
+            on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
+        )
+    _tell(report, trained)
+    return trained.model
+
+
+def lengths(steps: int, most: int) -> dict[str, int]:
+    """So many steps in epochs of at most `most`, to the nearest whole epoch."""
+    length = min(steps, most)
+    return {"steps_per_epoch": length, "epochs": round(steps / length)}

@@ -100,7 +100,9 @@ def _headlines(model: Any, card: dict[str, Any]) -> list[list[str]]:
 
 
 def _error(metrics: dict[str, Any]) -> str:
-    """The stitched error of each evaluation, beside that of knowing nothing."""
+    """The stitched error of each evaluation, beside that of knowing nothing; or what the Model's own says in words."""
+    if "in words" in metrics:
+        return str(metrics["in words"])
     cases = {"": metrics} if "stitched" in metrics else metrics
     key = "phase_unexplained_variance"
     found = [

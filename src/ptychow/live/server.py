@@ -127,6 +127,7 @@ class LiveServer:
         self.url = f"http://{shown}:{self.port}/" + (f"?token={token}" if token else "")
         config = uvicorn.Config(
             Guard(application(session), hosts, token),
+            log_config=None,  # uvicorn's own would take over, and close, the log handlers of the whole process
             log_level="error",
             access_log=False,
             lifespan="off",

@@ -2,11 +2,12 @@
 
 from ptychow.training.fit import History, steps_per_epoch
 from ptychow.training.label_free import calibrate
-from ptychow.training.recipes import LABEL_FREE, RECIPES, Recipe, recipe_named
+from ptychow.training.recipes import DIFFRACTION, LABEL_FREE, RECIPES, Recipe, recipe_named
 from ptychow.training.run import Trained, train
 from ptychow.training.split import Split, no_split, random_split, shares_pixels, spatial_split, split_scan
 
 __all__ = [
+    "DIFFRACTION",
     "LABEL_FREE",
     "RECIPES",
     "History",

@@ -125,6 +125,19 @@ LABEL_FREE = RECIPES["ptychow"].model_copy(
     }
 )
 
+# After that: what the patches leave unexplained of the scan's own frames, without labels too. Four epochs of 50 steps.
+DIFFRACTION = RECIPES["ptychow"].model_copy(
+    update={
+        "name": "diffraction",
+        "virtual": 1,
+        "physics": "amplitude",
+        "optimizer": "muon",
+        "learning_rate": 5e-4,
+        "epochs": 4,
+        "keep": "last",
+    }
+)
+
 
 def recipe_named(name: str, **changes: object) -> Recipe:
     """The recipe `name` with some fields changed (None means unchanged).

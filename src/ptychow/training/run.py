@@ -126,7 +126,9 @@ def train(
         precision=precision,
         split=data.splits[0].kind,
         amplitude_scale=data.parts[0].amplitude_scale if data.parts else 1.0,
-        records=[_data_record(scan, split) for scan, split in zip(data.scans, data.splits, strict=True)],
+        records=[
+            _data_record(scan, split, bool(data.parts)) for scan, split in zip(data.scans, data.splits, strict=True)
+        ],
         start=start,
     )
     model = Model(card, net.cpu(), data.probe, mean_pattern)
@@ -224,7 +226,8 @@ def _frame_statistics(scan: Scan, frames: Indices, preparation: Preparation) -> 
     return prepared.mean_counts(chosen), prepared.apply(chosen)[:, 0].mean(axis=0)
 
 
-def _data_record(scan: Scan, split: Split) -> TrainingData:
+def _data_record(scan: Scan, split: Split, labelled: bool) -> TrainingData:
+    source = "label patches" if scan.object is None else scan.object.source
     return TrainingData(
         name=scan.name,
         fingerprint=scan.fingerprint(),
@@ -232,5 +235,5 @@ def _data_record(scan: Scan, split: Split) -> TrainingData:
         train=split.train.tolist(),
         validation=split.validation.tolist(),
         holdout=split.holdout.tolist(),
-        labels=scan.object.source if scan.object is not None else "label patches",
+        labels=source if labelled else "none: the scan's own diffraction",
     )
