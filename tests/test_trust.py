@@ -13,7 +13,7 @@ from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.reconstruction import reconstruct
 from ptychow.residual import Reference
-from ptychow.trust import Evidence, Watch, calibrate_light, judge, patch_disagreement, turn_that_fits
+from ptychow.trust import Evidence, Watch, calibrate_light, judge, object_residual, patch_disagreement, turn_that_fits
 
 REFERENCE = Reference(median=0.1, amber=0.2, red=0.3, frames=100, data="held-out")
 ALIKE = dict.fromkeys(Orientation, 0.95)
@@ -182,3 +182,14 @@ def test_reconstruct_keeps_residuals_and_warns_of_a_foreign_scan(trained, scan, 
     dark[5] = 0
     found = reconstruct(replace(scan, frames=dark), trained.model, device="cpu").residuals
     assert np.isnan(found[5]) and np.isfinite(np.delete(found, 5)).all()
+
+
+def test_an_object_is_judged_by_the_frames_it_explains(trained, scan):
+    model = trained.model
+    truth = object_residual(model, scan, scan.object)
+    shifted = replace(scan.object, origin=(scan.object.origin[0] + 4, scan.object.origin[1]))
+    rows = np.arange(scan.object.image.shape[0])[:, None]
+    tilted = replace(scan.object, image=(scan.object.image * np.exp(0.2j * rows)).astype(np.complex64))
+    noise = np.sqrt(1 / 4 / scan.frames[:].mean(axis=(1, 2)).mean())  # of a root count, relative to its size
+    assert truth < 3 * noise
+    assert min(object_residual(model, scan, wrong) for wrong in (shifted, tilted)) > 2 * truth

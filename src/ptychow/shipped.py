@@ -31,11 +31,11 @@ SHIPPED: dict[str, Shipped] = {
     ),
     "wc-tungsten-128": Shipped(
         "the measured scan of `ptychow fetch tungsten-26id`, without labels",
-        "python benchmarks/calibrate.py --scans tungsten-26id --cases label-free",
+        "python benchmarks/calibrate.py --scans tungsten-26id --cases physics",
     ),
     "wc-siemens-128": Shipped(
         "the measured scan of `ptychow fetch siemens-star`, without labels",
-        "python benchmarks/calibrate.py --scans siemens-star --cases label-free",
+        "python benchmarks/calibrate.py --scans siemens-star --cases physics",
     ),
 }
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ptychow.detector import Preparation
 from ptychow.model import FOREIGN_PATTERN, SIMILAR_PATTERN, Model, ModelCard
 from ptychow.orientation import Orientation
+from ptychow.patches import PatchExtractor
 from ptychow.residual import Reference, frame_residuals
-from ptychow.scan import Scan
+from ptychow.scan import ObjectImage, Scan, spread
 from ptychow.stitch import Canvas, probe_weight
 
 Light = Literal["unknown", "green", "amber", "red"]
@@ -202,6 +203,21 @@ def patch_disagreement(model: Model, patches: NDArray[np.complexfloating], posit
     canvas = Canvas(positions_px, probe_weight(model.probe))
     (canvas.add if model.card.gauge == "absolute" else canvas.add_turned_to_fit)(patches, positions_px)
     return canvas.disagreement()
+
+
+def object_residual(model: Model, scan: Scan, image: ObjectImage) -> float:
+    """What a stitched object leaves unexplained of `WINDOW` frames of its scan, the median (`frame_residuals`).
+
+    Other than the residual of patches it rises where neighbours contradict each other, and where the whole object is
+    tilted or out of place. The Model must have a probe; image: on the network's pixels.
+    """
+    assert model.probe is not None
+    preparation, chosen = model.prepare_for(scan), spread(len(scan), WINDOW)
+    counts = preparation.as_counts().apply(scan.frames[chosen])[:, 0]
+    positions = scan.positions_px[chosen] / preparation.pixel_ratio(scan.frame_shape)
+    patches = PatchExtractor(image, model.patch_size)(positions)
+    good = preparation.output_mask(scan.frame_shape)
+    return float(np.median(frame_residuals(np.sqrt(counts), patches, model.probe, good)))
 
 
 def turn_that_fits(

@@ -157,8 +157,13 @@ def _tell(report: Report, trained: Trained) -> None:
 def _on_diffraction(
     report: Report, scan: Scan, model: Model, steps: int, device: str, precision: str, seed: int
 ) -> Model:
-    """The Model after so many steps on the scan's own diffraction; the one given is safe in its file."""
+    """The Model after so many steps on the scan's own diffraction; the one given, where its object explains more.
+
+    Diffraction alone can also lead astray, the farther the longer (docs/results/calibrate.md).
+    """
+    from ptychow.reconstruction import reconstruct
     from ptychow.training import DIFFRACTION, no_split, train
+    from ptychow.trust import object_residual
 
     recipe = DIFFRACTION.model_copy(update=lengths(steps, DIFFRACTION.steps_per_epoch))
     with report.progress("On diffraction", recipe.epochs * recipe.steps_per_epoch) as advance:
@@ -173,7 +178,15 @@ def _on_diffraction(
             on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
         )
     _tell(report, trained)
-    return trained.model
+    before, after = (
+        object_residual(one, scan, reconstruct(scan, one, device=device, precision=precision).image)
+        for one in (model, trained.model)
+    )
+    report.line(f"the object leaves {after:.4f} of the diffraction unexplained, before these steps {before:.4f}")
+    if after < before:
+        return trained.model
+    report.warn("the steps on diffraction made it worse: the Model of before is kept")
+    return model
 
 
 def lengths(steps: int, most: int) -> dict[str, int]:
