@@ -230,13 +230,21 @@ def page(runs: list[dict[str, Any]]) -> str:
 
 def verdict(runs: list[dict[str, Any]]) -> list[str]:
     """Whether the tungsten scan's positions came back."""
+    worse = [Case(**run["case"]).name for run in runs if run["final"]["median"] > run["initial"]["median"]]
+    warning = [
+        f"**Made worse: {', '.join(worse)}.** The error of the reconstruction fell all the same: it does not tell.",
+        "What the frames cannot place (spokes along their length, perhaps) a search places anywhere within its radius:",
+        "use it where positions are known to be bad, and look at the picture.",
+        "",
+    ]
     first = next((run for run in runs if run["case"]["scan"] == "tungsten-26id"), None)
     if first is None:
-        return []
+        return warning if worse else []
     reached = first["final"]["median"] <= LIMITS[0] and first["final"]["p90"] <= LIMITS[1]
     return [
+        *(warning if worse else []),
         f"The target on the tungsten scan, a median of {LIMITS[0]} and a 90 % quantile of {LIMITS[1]} pixels, is "
-        f"{'reached' if reached else 'missed'}."
+        f"{'reached' if reached else 'missed'}.",
     ]
 
 
