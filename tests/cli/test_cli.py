@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ptychow.cli import COMMANDS, main
-from ptychow.cli.common import Report, format_number, output_path, parse_mapping
+from ptychow.cli.common import Report, format_number, named_after, output_path, parse_mapping
 from ptychow.errors import InputError, PtychoWError
 
 START = "from ptychow.cli import main; main()"
@@ -222,3 +222,11 @@ def test_mappings(tmp_path):
     for entry in ("nonsense", str(tmp_path / "m.toml")):
         with pytest.raises(InputError, match="TOML file"):
             parse_mapping([entry])
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("w3", "scan_w3.cxi"), ("scan_w3", "scan_w3.cxi"), ("scanner", "scan_scanner.cxi")]
+)
+def test_results_are_named_after_scan_and_model(model, name, tmp_path):
+    scan = tmp_path / "scan.h5"
+    assert output_path(None, scan, named_after(scan, model, ".cxi")) == tmp_path / name

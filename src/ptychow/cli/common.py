@@ -275,6 +275,13 @@ def explanation(
     return {"mapping": explained, "pixel_size": None if pixel_size_nm is None else pixel_size_nm * 1e-9}
 
 
+def named_after(source: Path, model: str, ending: str) -> str:
+    """The `ending` for `output_path` of what `model` made of `source`: a Model named after the scan does not say it
+    twice.
+    """
+    return f"_{model.removeprefix(f'{source.stem}_')}{ending}"
+
+
 def output_path(output: Path | None, source: Path, ending: str, *others: Path) -> Path:
     """Where to write: `output`, or in that folder, or beside `source`; the name is then the source's stem + `ending`.
 

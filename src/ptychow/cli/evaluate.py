@@ -18,6 +18,7 @@ from ptychow.cli.common import (
     Quiet,
     Report,
     StitchingOption,
+    named_after,
     open_scan,
     output_path,
     require_choice,
@@ -82,7 +83,7 @@ def evaluate(
     require_choice("--region", region, "unseen", "all")
     require_choice("--stitching", stitching, "probe", "central-crop")
     loaded = Model.load(model)
-    target = output_path(output, file, f"_{loaded.name}_evaluation.json", model)
+    target = output_path(output, file, named_after(file, loaded.name, "_evaluation.json"), model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     result = run(
         loaded,

@@ -25,6 +25,7 @@ from ptychow.cli.common import (
     StitchingOption,
     Threads,
     explanation,
+    named_after,
     open_scan,
     output_path,
     require_choice,
@@ -97,7 +98,7 @@ def reconstruct(
         return
     loaded = Model.load(model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
-    target = output_path(output, file, f"_{loaded.name}.cxi", model)
+    target = output_path(output, file, named_after(file, loaded.name, ".cxi"), model)
     with report.progress("Reconstructing", len(scan)) as advance:
         result = run(scan, loaded, **options, advance=advance)
     if refine or refine_epochs is not None or refine_seconds is not None:
