@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CONSOLE = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
+# What long commands say every half minute where there is no terminal: of no use to a reader.
+PROGRESS = re.compile(r"^[\w ]+: \d+ of \d+, ")
 # What the walk-through writes: where the README shows it.
 PICTURES = {
     "ptychow-demo/reconstruction.png": "demo.png",
@@ -38,7 +40,7 @@ def run(command: str, folder: Path) -> str:
     done = subprocess.run(
         command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    lines = [line.rstrip() for line in done.stdout.splitlines() if not PROGRESS.match(line)]
     if done.returncode:
         sys.exit("\n".join([*lines, f"exit code {done.returncode}: README.md is unchanged"]))
     return "\n".join(lines).strip("\n")
