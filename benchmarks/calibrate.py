@@ -72,9 +72,10 @@ The label-free errors of both scans were looked at along the way, so that they a
 * `wc`, 4000 steps of 32, with the probe of 100 epochs of LSQML left 13.6 % on tungsten.
 * The same with the probe of 60 epochs of mPIE, which is closer to the converged one there, leaves what the table says.
   The probe mattered as much as the network.
-* The 200 steps on diffraction alone were the first number tried. Five times as many lead astray: the whole object
-  tilts, then breaks. `ptychow calibrate` therefore compares what the stitched object leaves unexplained of the frames
-  before and after these steps, which needs no label, and keeps the better Model.
+* The 200 steps on diffraction alone were the first number tried. They compare with what the Model's own probe
+  predicts. With the probe of the scan's file instead, which is farther from the converged one, 1000 steps wrecked both
+  objects. `ptychow calibrate` therefore compares what the stitched object leaves unexplained of the frames before and
+  after these steps, which needs no label, and keeps the better Model.
 
 The reference is noisy where the networks are smooth: on the star a part of what is counted as their error is its own.
 """

@@ -159,7 +159,7 @@ def _on_diffraction(
 ) -> Model:
     """The Model after so many steps on the scan's own diffraction; the one given, where its object explains more.
 
-    Diffraction alone can also lead astray, the farther the longer (docs/results/calibrate.md).
+    Diffraction alone can also lead astray, with a wrong probe for one (docs/results/calibrate.md).
     """
     from ptychow.reconstruction import reconstruct
     from ptychow.training import DIFFRACTION, no_split, train

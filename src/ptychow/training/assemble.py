@@ -28,7 +28,7 @@ class TrainingSet:
     """The scans of a training, their splits (one a scan) and what belongs to all of them.
 
     preparation, probe: the Model's; probe (modes, n, n), of the first scan unless another was given, prepared, or None.
-    preparations: the same for each scan, with its own bad pixels and scale.
+    preparations, probes: for each scan: with its own bad pixels and scale; its own probe, unless one was given for all.
     parts: the pairs of each scan, none where the recipe asks for no labels. weight: (n, n) of mean 1, of the loss.
     warnings: in words.
     """
@@ -38,6 +38,7 @@ class TrainingSet:
     preparation: Preparation
     probe: NDArray[np.complex64] | None
     preparations: tuple[Preparation, ...]
+    probes: tuple[NDArray[np.complex64] | None, ...]
     weight: NDArray[np.float32]
     parts: tuple[LabelledFrames, ...]
     warnings: tuple[str, ...]
@@ -61,16 +62,18 @@ class TrainingSet:
         ]
 
     def physics(self, kind: Mismatch) -> list[PhysicsLoss]:
-        """The physics of every scan, through its own probe where it has one."""
+        """The physics of every scan, through its probe."""
         return [
             PhysicsLoss(
                 scan,
                 preparation,
-                self.probe if scan.probe is None else preparation.probe(scan.probe),
+                probe,
                 split.train,
                 kind=kind,
             )
-            for scan, preparation, split in zip(self.scans, self.preparations, self.splits, strict=True)
+            for scan, preparation, probe, split in zip(
+                self.scans, self.preparations, self.probes, self.splits, strict=True
+            )
         ]
 
     def _chosen(self, indices: Sequence[Indices]) -> list[tuple[LabelledFrames, Indices]]:
@@ -112,13 +115,18 @@ def assemble(
     if recipe.standardise and preparation.mean_input is None:
         # The training frames' own statistics: what is held out stays unseen.
         preparation = preparation.with_scale_of(first).with_statistics_of(first.select(splits[0].train))
+    given = probe
     if probe is None and first.probe is not None:
         probe = preparation.probe(first.probe)
     weight = _loss_weight(first, recipe, probe, patch_size)
     preparations = tuple(
         (preparation if scan is first else preparation.with_detector_of(scan)).with_scale_of(scan) for scan in scans
     )
-    common = tuple(scans), tuple(splits), preparation, probe, preparations, weight
+    probes = tuple(
+        probe if given is not None or scan.probe is None else own.probe(scan.probe)
+        for scan, own in zip(scans, preparations, strict=True)
+    )
+    common = tuple(scans), tuple(splits), preparation, probe, preparations, probes, weight
     if not recipe.measured_per_batch:
         return TrainingSet(*common, parts=(), warnings=())
 

@@ -61,7 +61,7 @@ def train(
     """Train a network on labelled scans of one instrument.
 
     scans: with `object` or `label_patches` (truth, or labels of `ptychow label`); the "ptychow" recipe needs object and
-    probe. Each is prepared with its own bad pixels and scale, and physics takes its own probe where it has one.
+    probe. Each is prepared with its own bad pixels and scale, and physics takes its own probe, or that of `start`.
     settings: the network's own. start: the Model to go on from, whose network, settings, preparation and probe then
     hold. preparation: otherwise fitted to the first scan, with frames of `size` pixels.
     splits: one a scan; otherwise made by `split_scan`. checkpoint: where the state is kept after every epoch;
