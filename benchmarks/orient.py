@@ -24,7 +24,9 @@ from common import machine
 from ptychow.datasets import fetch
 from ptychow.files import write_json
 from ptychow.formats import read_scan
+from ptychow.optics.detection import Detector
 from ptychow.optics.experiment import Experiment
+from ptychow.optics.simulate import canvas, simulate
 from ptychow.orientation import Orientation
 from ptychow.orientation_search import find_orientation
 from ptychow.scan import Scan
@@ -88,12 +90,20 @@ def upright_scan(name: str, search: str) -> Scan:
             scan = replace(scan, probe=read_scan(fetch(name)).probe)
         return replace(scan, positions=scan.positions_px, position_unit="px", nominal_positions=None, object=None)
     experiment = Experiment(size=64, points=81, step=70.0 if name == "no overlap" else 4.0, trajectory="raster")
-    if name == "no object":
-        experiment = replace(experiment, phase_step=1e-6, amplitude_contrast=0.0)
     scan = experiment.run(workers=1)
+    if name == "no object":
+        scan = without_object(scan)
     if name == "points on one line":
         scan = replace(experiment, points=81**2).run(workers=1).select(np.arange(81))
     return replace(scan, object=None)
+
+
+def without_object(scan: Scan) -> Scan:
+    """The same points and beam, with nothing in it."""
+    assert scan.probe is not None
+    shape, origin = canvas(scan.positions_px, scan.frame_shape[0])
+    empty = np.ones(shape, np.complex64)
+    return simulate(scan.probe, empty, scan.positions_px, origin=origin, counts=1e6, detector=Detector(), workers=1)
 
 
 def run(case: Case, result: Path) -> None:
