@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.formats import read_scan
 from ptychow.optics.twins import twin
@@ -69,7 +70,7 @@ def preparation_for(scan: Scan, recipe: Recipe) -> Preparation | None:
     """As the notebooks reduce the published frames of 256 pixels (192 in the middle, to 64); None: as they are."""
     if scan.frame_shape != (256, 256):
         return None
-    return Preparation.fit(
+    return fit_preparation(
         scan, crop=192, bin=3, transform=recipe.transform, threshold=recipe.threshold, scale=recipe.scale
     )
 

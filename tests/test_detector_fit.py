@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from ptychow.datasets import locate
-from ptychow.detector import Preparation
-from ptychow.detector_fit import network_sizes
+from ptychow.detector_fit import fit_preparation, network_sizes, with_detector_of
 from ptychow.errors import InputError
 from ptychow.formats import read_scan
 from ptychow.scan import Scan
@@ -37,37 +36,37 @@ def with_bad_pixels(scan):
 
 def test_by_default_nothing_is_cut_and_typical_inputs_are_of_order_one():
     scan = make_scan()
-    preparation = Preparation.fit(scan)
+    preparation = fit_preparation(scan)
     assert (preparation.crop, preparation.bin, preparation.resample, preparation.mask) == (None, 1, None, None)
     inputs = preparation.apply(scan.frames)
     assert inputs.shape == (40, 1, 64, 64) and inputs.mean() == pytest.approx(1, rel=1e-3) and inputs.max() < 10
 
 
 def test_bad_pixels_are_found_and_said():
-    preparation = Preparation.fit(with_bad_pixels(make_scan()))
+    preparation = fit_preparation(with_bad_pixels(make_scan()))
     assert sorted(map(tuple, np.argwhere(~preparation.mask))) == [(28, 28), (32, 30), (33, 40)]
     assert preparation.notes == ("3 bad pixels: 1 by the scan's mask, 1 marked in most frames, 1 dead",)
 
 
 def test_bad_pixels_can_be_the_scan_s_or_none():
     scan = with_bad_pixels(make_scan())
-    np.testing.assert_array_equal(Preparation.fit(scan, bad_pixels="scan").mask, scan.mask)
-    assert Preparation.fit(scan, bad_pixels="none").mask is None
+    np.testing.assert_array_equal(fit_preparation(scan, bad_pixels="scan").mask, scan.mask)
+    assert fit_preparation(scan, bad_pixels="none").mask is None
 
 
 def test_a_pixel_that_is_nan_in_most_frames_is_filled_and_one_that_is_so_once_is_refused():
     scan = make_scan(dtype=np.float32)
     scan.frames[:, 30, 20] = np.nan
-    preparation = Preparation.fit(scan)
+    preparation = fit_preparation(scan)
     assert preparation.notes == ("1 bad pixel: 1 marked in most frames",) and not preparation.mask[30, 20]
     assert np.isfinite(preparation.apply(scan.frames)).all()
     scan.frames[7, 3, 4] = np.inf
     with pytest.raises(InputError, match=r"found 1 \(first in frame 7\), .*ptychow prepare --mask.*--frames"):
-        Preparation.fit(scan)
+        fit_preparation(scan)
 
 
 def test_another_scan_s_detector_can_be_taken_over():
-    preparation = Preparation.fit(make_scan(), size=32).with_detector_of(with_bad_pixels(make_scan()))
+    preparation = with_detector_of(fit_preparation(make_scan(), size=32), with_bad_pixels(make_scan()))
     assert (~preparation.mask).sum() == 3 and preparation.crop == 32
 
 
@@ -82,9 +81,9 @@ def test_another_scan_s_detector_can_be_taken_over():
     ],
 )
 def test_the_type_of_counts_decides_on_markers_and_wrapping(dtype, markers, wraps):
-    preparation = Preparation.fit(make_scan(counts=1e4, dtype=dtype))
+    preparation = fit_preparation(make_scan(counts=1e4, dtype=dtype))
     assert preparation.markers == markers and preparation.wrap_negative == wraps
-    chosen = Preparation.fit(make_scan(counts=1e4, dtype=dtype), markers=(7,), wrap_negative=not wraps)
+    chosen = fit_preparation(make_scan(counts=1e4, dtype=dtype), markers=(7,), wrap_negative=not wraps)
     assert chosen.markers == (7,) and chosen.wrap_negative != wraps
 
 
@@ -93,14 +92,14 @@ def test_wrapped_counts_give_what_unsigned_ones_do():
     assert scan.frames.max() > 40_000
     wrapped = Scan(frames=scan.frames.view(np.int16), positions=scan.positions)
     np.testing.assert_array_equal(
-        Preparation.fit(wrapped).apply(wrapped.frames), Preparation.fit(scan).apply(scan.frames)
+        fit_preparation(wrapped).apply(wrapped.frames), fit_preparation(scan).apply(scan.frames)
     )
 
 
 def test_saturation_comes_from_the_scan_unless_given():
     scan = make_scan(saturation=900.0)
-    assert Preparation.fit(scan).saturation == 900
-    assert Preparation.fit(scan, saturation=800).saturation == 800
+    assert fit_preparation(scan).saturation == 900
+    assert fit_preparation(scan, saturation=800).saturation == 800
 
 
 def test_the_centre_is_found_and_moved_to_the_middle():
@@ -109,11 +108,11 @@ def test_the_centre_is_found_and_moved_to_the_middle():
     with pytest.raises(
         InputError, match=r"not in the middle.*Crop to at most 82 pixels; sizes that work: 64 \(crop to 64\), 80"
     ):
-        Preparation.fit(moved, centre="auto")
-    preparation = Preparation.fit(moved, centre="auto", crop=80)
+        fit_preparation(moved, centre="auto")
+    preparation = fit_preparation(moved, centre="auto", crop=80)
     assert preparation.centre == (53, 41)
-    np.testing.assert_array_equal(preparation.apply(moved.frames), Preparation.fit(scan, crop=80).apply(scan.frames))
-    assert Preparation.fit(moved, centre="auto", size=64).output_size(moved.frame_shape) == (64, 64)
+    np.testing.assert_array_equal(preparation.apply(moved.frames), fit_preparation(scan, crop=80).apply(scan.frames))
+    assert fit_preparation(moved, centre="auto", size=64).output_size(moved.frame_shape) == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_the_centre_is_found_and_moved_to_the_middle():
 )
 def test_a_size_is_reached_by_what_loses_least(radius, width, crop, bin):
     scan = make_scan(size=256, counts=1e7, frames=4, radius=radius, probe=None if width is None else spot(256, width))
-    preparation = Preparation.fit(scan, size=64)
+    preparation = fit_preparation(scan, size=64)
     assert (preparation.crop, preparation.bin) == (crop, bin)
     assert preparation.apply(scan.frames).shape == (4, 1, 64, 64)
 
@@ -135,16 +134,16 @@ def test_a_size_is_reached_by_what_loses_least(radius, width, crop, bin):
 def test_a_size_that_would_lose_too_much_is_not_chosen_but_can_be():
     scan = make_scan(size=128, counts=1e7, frames=4, radius=0.4, probe=spot(128, 16))
     with pytest.raises(InputError, match=r"no good way to 64 x 64; found bin by 1: \d+\.\d% of the counts, 100.0%"):
-        Preparation.fit(scan, size=64)
-    assert Preparation.fit(scan, size=64, crop=64).bin == 1
+        fit_preparation(scan, size=64)
+    assert fit_preparation(scan, size=64, crop=64).bin == 1
     with pytest.raises(InputError, match="too small for the probe"):
-        Preparation.fit(scan, size=64, bin=2)
+        fit_preparation(scan, size=64, bin=2)
 
 
 def test_a_crop_and_a_size_give_the_bin():
-    preparation = Preparation.fit(make_scan(size=256, frames=4), crop=192, size=64)
+    preparation = fit_preparation(make_scan(size=256, frames=4), crop=192, size=64)
     assert (preparation.crop, preparation.bin) == (192, 3)
-    published = Preparation.fit(
+    published = fit_preparation(
         make_scan(size=256, frames=4), crop=192, resample=64, threshold=3, transform="raw", scale="none"
     )
     assert published.output_size((256, 256)) == (64, 64) and published.scale_value == 1
@@ -169,7 +168,7 @@ def test_a_crop_and_a_size_give_the_bin():
 )
 def test_sizes_no_network_takes_are_refused_with_the_ways_out(shape, options, message):
     with pytest.raises(InputError, match=f"disc: .*{message}"):
-        Preparation.fit(make_scan(size=min(shape), shape=shape, frames=3), **options)
+        fit_preparation(make_scan(size=min(shape), shape=shape, frames=3), **options)
 
 
 def test_sizes_that_networks_take():
@@ -189,7 +188,7 @@ def test_bad_scans_are_refused(value, dtype, message):
     scan = make_scan(dtype=dtype)
     scan.frames[:] = np.array(value, dtype)
     with pytest.raises(InputError, match=message):
-        Preparation.fit(scan)
+        fit_preparation(scan)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +198,14 @@ def test_bad_scans_are_refused(value, dtype, message):
 def test_impossible_options_are_named(option):
     field = "scale_value" if option == {"scale": 0.0} else next(iter(option))
     with pytest.raises(InputError, match=f"^{field}: "):
-        Preparation.fit(make_scan(), **option)
+        fit_preparation(make_scan(), **option)
 
 
 def test_standardise_and_fixed_scale():
     scan = make_scan(counts=1e4)
-    standard = Preparation.fit(scan, standardise=True)
+    standard = fit_preparation(scan, standardise=True)
     assert standard.apply(scan.frames).std() == pytest.approx(1, rel=1e-3)
-    fixed = Preparation.fit(scan, scale=12.5)
+    fixed = fit_preparation(scan, scale=12.5)
     assert (fixed.scale, fixed.scale_value) == ("fixed", 12.5)
 
 
@@ -219,11 +218,11 @@ def test_real_scans(name, scale, bad, reaches_64):
     if path is None:
         pytest.skip(f"{name} is not here: set PTYCHOW_DATA, or run `ptychow fetch {name}`")
     scan = read_scan(path)
-    preparation = Preparation.fit(scan)
+    preparation = fit_preparation(scan)
     assert preparation.scale_value == pytest.approx(scale, rel=1e-3)
     assert (0 if preparation.mask is None else (~preparation.mask).sum()) == bad
     if reaches_64:
-        assert Preparation.fit(scan, size=64).crop == 64
+        assert fit_preparation(scan, size=64).crop == 64
     else:
         with pytest.raises(InputError, match="no good way to 64 x 64"):
-            Preparation.fit(scan, size=64)
+            fit_preparation(scan, size=64)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.formats import read_scan, write_scan
 from ptychow.orientation import Orientation
@@ -15,7 +15,7 @@ from ptychow.scan import Geometry
 
 
 def counts_of(scan, **options):
-    return prepare_scan(scan, Preparation.fit(scan, transform="raw", scale="none", **options))
+    return prepare_scan(scan, fit_preparation(scan, transform="raw", scale="none", **options))
 
 
 def forward_misfit(scan):
@@ -77,7 +77,7 @@ def test_a_wide_detector_is_cropped_where_lengths_are_known(scan):
 
 def test_only_counts_make_a_scan(scan):
     with pytest.raises(InputError, match="gives no counts"):
-        prepare_scan(scan, Preparation.fit(scan))
+        prepare_scan(scan, fit_preparation(scan))
 
 
 def test_the_command_writes_a_scan(scan_file, ptychow, tmp_path):

@@ -18,6 +18,7 @@ _HOMES = {
     "fetch": "ptychow.datasets",
     "inspect_scan": "ptychow.inspection",
     "Preparation": "ptychow.detector",
+    "fit_preparation": "ptychow.detector_fit",
     "twin": "ptychow.optics.twins",
     "simulate": "ptychow.optics.simulate",
     "label": "ptychow.solver",

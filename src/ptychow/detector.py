@@ -96,13 +96,6 @@ class Preparation(BaseModel):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
 
-    @classmethod
-    def fit(cls, scan: Scan, **options: Any) -> Preparation:
-        """The Preparation for a scan; the options are those of `ptychow.detector_fit.fit`."""
-        from ptychow.detector_fit import fit
-
-        return fit(scan, **options)
-
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
@@ -117,13 +110,6 @@ class Preparation(BaseModel):
             return self
         with about(scan.name):
             return self.replace(scale_value=self.measure_scale(scan.frames[:SCALE_FRAMES]))
-
-    def with_detector_of(self, scan: Scan) -> Self:
-        """The same with what belongs to the detector (bad pixels, saturation, markers) taken from this scan."""
-        from ptychow.detector_fit import detector_of
-
-        fields, notes = detector_of(scan, centre=self.centre)
-        return self.replace(**fields, notes=notes)
 
     def unstandardised(self) -> Self:
         """The same without the data set's statistics: inputs are then positive and look like patterns."""

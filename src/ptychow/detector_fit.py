@@ -28,7 +28,7 @@ SIZE_MULTIPLE = 16
 COUNTS_KEPT = 0.9
 
 
-def fit(
+def fit_preparation(
     scan: Scan,
     *,
     size: int | None = None,
@@ -117,6 +117,12 @@ def fit(
         preparation.probe(scan.probe)
     preparation = preparation.with_scale_of(scan)
     return preparation.with_statistics_of(scan) if standardise else preparation
+
+
+def with_detector_of(preparation: Preparation, scan: Scan) -> Preparation:
+    """The same with what belongs to the detector (bad pixels, saturation, markers) taken from this scan."""
+    fields, notes = detector_of(scan, centre=preparation.centre)
+    return preparation.replace(**fields, notes=notes)
 
 
 def detector_of(

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychow._version import __version__
 from ptychow.detector import Preparation
+from ptychow.detector_fit import with_detector_of
 from ptychow.errors import InputError, MismatchError, about
 from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
@@ -157,7 +158,7 @@ class Model:
         """
         preparation = self.card.preparation
         if scan.frame_shape == self.card.frame_shape:
-            preparation = preparation.with_detector_of(scan)
+            preparation = with_detector_of(preparation, scan)
         return preparation if scale == "model" else preparation.with_scale_of(scan)
 
     def check(self, scan: Scan, force: bool = False) -> list[str]:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
@@ -225,7 +225,7 @@ def upright(scan: Scan, frames: Orientation, positions: Orientation) -> Scan:
 
     An object or patches, which lie in that of the stored positions, are kept only where these stay.
     """
-    turned = prepare_scan(scan, Preparation.fit(scan, orientation=frames, transform="raw", scale="none"))
+    turned = prepare_scan(scan, fit_preparation(scan, orientation=frames, transform="raw", scale="none"))
     if positions is Orientation.IDENTITY:
         return turned
     nominal = None if scan.nominal_positions is None else positions.apply_to_positions(scan.nominal_positions)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.model import CHECKED_FRAMES, Model, ModelCard, software_versions
 from ptychow.networks import build
@@ -61,7 +62,7 @@ def import_ptychonn(
     counts, probe, frame_shape, geometry = None, None, (size or 64, size or 64), Geometry()
     mean_pattern = np.zeros(frame_shape, np.float32)
     if scan is not None:
-        preparation = Preparation.fit(scan, size=size, transform="raw", threshold=THRESHOLD, scale="none")
+        preparation = fit_preparation(scan, size=size, transform="raw", threshold=THRESHOLD, scale="none")
         chosen = spread(len(scan), CHECKED_FRAMES)
         frames = scan.frames[chosen]
         counts, mean_pattern = preparation.mean_counts(frames), preparation.apply(frames)[:, 0].mean(axis=0)

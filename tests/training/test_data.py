@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.patches import PatchExtractor
 from ptychow.scan import ObjectImage
@@ -16,7 +16,7 @@ ONES = np.ones((32, 32), np.float32)
 
 @pytest.fixture(scope="module")
 def preparation(scan):
-    return Preparation.fit(scan)
+    return fit_preparation(scan)
 
 
 def test_a_label_is_the_object_where_the_frame_looked(scan, preparation):
@@ -38,9 +38,9 @@ def test_a_cropped_detector_has_labels_on_coarser_pixels():
     from conftest import small_scan
 
     scan = small_scan(lines=4)
-    cropped = Preparation.fit(scan, crop=16)
+    cropped = fit_preparation(scan, crop=16)
     labels = LabelledFrames(scan, cropped, np.ones((16, 16), np.float32), constant_free=False).labels(np.arange(16))
-    full = LabelledFrames(scan, Preparation.fit(scan), ONES, constant_free=False).labels(np.arange(16))
+    full = LabelledFrames(scan, fit_preparation(scan), ONES, constant_free=False).labels(np.arange(16))
     # Pixel [8, 8] of the coarse patch and [16, 16] of the fine one are the probe's centre.
     assert np.abs(labels[:, 2:-2, 2:-2] - full[:, 4:-4:2, 4:-4:2]).mean() < 0.08
     assert np.abs(labels[:, 2:-2, 2:-2] - full[:, 5:-3:2, 5:-3:2]).mean() > 0.09

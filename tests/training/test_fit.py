@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from conftest import TINY
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError, PtychoWError
 from ptychow.networks import build
 from ptychow.stitch import probe_weight
@@ -20,7 +20,7 @@ RECIPE = recipe_named("ptychow", epochs=4, batch_size=8, virtual=0)
 def data(scan):
     weight = probe_weight(scan.probe)
     weight = weight / weight.mean()
-    labelled = LabelledFrames(scan, Preparation.fit(scan, standardise=True), weight, constant_free=True)
+    labelled = LabelledFrames(scan, fit_preparation(scan, standardise=True), weight, constant_free=True)
     return labelled, weight
 
 

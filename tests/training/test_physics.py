@@ -9,6 +9,7 @@ from torch import nn
 
 from conftest import TINY, small_scan, smooth_object
 from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.patches import PatchExtractor
 from ptychow.stitch import Canvas, probe_weight, solve_constants
@@ -134,7 +135,7 @@ class FreePatches(nn.Module):
 @pytest.mark.parametrize("kind", KINDS)
 def test_lowering_the_mismatch_leads_to_the_object_not_to_a_trivial_one(kind):
     scan = small_scan(lines=4, counts=1e5)
-    preparation = Preparation.fit(scan)
+    preparation = fit_preparation(scan)
     loss = PhysicsLoss(scan, preparation, scan.probe, np.arange(len(scan)), kind=kind, size=8)
     inputs = torch.from_numpy(preparation.with_scale_of(scan).apply(scan.frames[:]))
     truth = PatchExtractor(scan.object, 32)(scan.positions_px)
@@ -188,7 +189,7 @@ def test_every_scan_has_its_own_bad_pixels_and_probe(scan):
     recipe = recipe_named("ptychow", physics="amplitude", virtual=1)
     spoilt = replace(other, frames=frames, mask=mask)
     terms = assemble([scan, spoilt], recipe, splits=[no_split(len(scan))] * 2).physics("amplitude")
-    alone = PhysicsLoss(spoilt, Preparation.fit(spoilt), spoilt.probe, np.arange(len(spoilt)))
+    alone = PhysicsLoss(spoilt, fit_preparation(spoilt), spoilt.probe, np.arange(len(spoilt)))
 
     class Flat(nn.Module):
         """Light, but no sample."""
@@ -230,9 +231,9 @@ def test_a_model_of_absolute_phases_is_not_gone_on_from(scan, paper_trained):
 def test_what_physics_needs(scan):
     frames = np.arange(4)
     with pytest.raises(InputError, match="no probe"):
-        PhysicsLoss(scan, Preparation.fit(scan), None, frames)
+        PhysicsLoss(scan, fit_preparation(scan), None, frames)
     with pytest.raises(InputError, match="no frames"):
-        PhysicsLoss(scan, Preparation.fit(scan), scan.probe, frames[:0])
+        PhysicsLoss(scan, fit_preparation(scan), scan.probe, frames[:0])
     with pytest.raises(InputError, match="resampled"):
         PhysicsLoss(scan, Preparation(resample=16), scan.probe, frames)
     with pytest.raises(InputError, match="complex loss"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.training.simulated import SimulatedPairs
 from ptychow.training.virtual import expected_counts
 
@@ -21,7 +21,7 @@ def masked(scan):
 
 @pytest.fixture(scope="module")
 def pairs(masked):
-    return SimulatedPairs([masked.probe], Preparation.fit(masked), masked.frame_shape)
+    return SimulatedPairs([masked.probe], fit_preparation(masked), masked.frame_shape)
 
 
 def test_the_expected_counts_are_the_far_field_of_probe_times_patch(scan):
@@ -75,7 +75,7 @@ def test_inputs_are_standardised(pairs):
 def test_every_instrument_of_a_family_has_its_own_scale(scan):
     """Ten times the light, and the same inputs but for the noise; the weight is that of the common probe."""
     bright = (scan.probe * np.sqrt(10)).astype(np.complex64)
-    family = SimulatedPairs([scan.probe, bright], Preparation.fit(scan), scan.frame_shape)
+    family = SimulatedPairs([scan.probe, bright], fit_preparation(scan), scan.frame_shape)
     dim, lit = family._preparations
     assert lit.scale_value / dim.scale_value == pytest.approx(np.sqrt(10), rel=0.1)
     intensity = np.abs(scan.probe[0]) ** 2

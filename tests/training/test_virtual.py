@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.scan import ObjectImage
 from ptychow.training.data import LabelledFrames
@@ -16,7 +16,7 @@ from ptychow.training.virtual import VirtualPoints
 def labelled(scan):
     size = scan.frame_shape[0]
     weight = np.ones((size, size), np.float32)
-    return LabelledFrames(scan, Preparation.fit(scan), weight, constant_free=False)
+    return LabelledFrames(scan, fit_preparation(scan), weight, constant_free=False)
 
 
 def test_a_virtual_frame_is_what_its_label_scatters(labelled):

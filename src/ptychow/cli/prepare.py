@@ -70,7 +70,7 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Mask, turn, centre, crop or bin the frames of a scan; geometry, mask, probe and labels follow."""
-    from ptychow.detector import Preparation
+    from ptychow.detector_fit import fit_preparation
     from ptychow.formats import write_scan
     from ptychow.orientation import Orientation
     from ptychow.prepared import prepare_scan, swap_quarters
@@ -83,7 +83,7 @@ def prepare(
         scan = _masked(scan, mask, report)
     if fftshift:
         scan = swap_quarters(scan)
-    preparation = Preparation.fit(
+    preparation = fit_preparation(
         scan,
         size=size,
         orientation=Orientation(orientation),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation, with_detector_of
 from ptychow.errors import InputError
 from ptychow.scan import Scan
 from ptychow.stitch import probe_weight
@@ -102,7 +103,7 @@ def assemble(
     first = scans[0]
     _require_same_instrument(scans)
     if preparation is None:
-        preparation = Preparation.fit(
+        preparation = fit_preparation(
             first, size=size, transform=recipe.transform, threshold=recipe.threshold, scale=recipe.scale
         )
     patch_size = preparation.output_size(first.frame_shape)[0]
@@ -120,7 +121,7 @@ def assemble(
         probe = preparation.probe(first.probe)
     weight = _loss_weight(first, recipe, probe, patch_size)
     preparations = tuple(
-        (preparation if scan is first else preparation.with_detector_of(scan)).with_scale_of(scan) for scan in scans
+        (preparation if scan is first else with_detector_of(preparation, scan)).with_scale_of(scan) for scan in scans
     )
     probes = tuple(
         probe if given is not None or scan.probe is None else own.probe(scan.probe)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ptychow._version import __version__
-from ptychow.detector import Preparation
+from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.model import Model, TrainingData
 from ptychow.networks import build
@@ -65,7 +65,7 @@ def calibrate(
             field="probe",
             remedy="Find it with: ptychow label, or ptychow calibrate --probe-epochs 20",
         )
-    preparation = Preparation.fit(
+    preparation = fit_preparation(
         scan, size=size, transform=recipe.transform, threshold=recipe.threshold, scale=recipe.scale
     )
     probe = preparation.probe(scan.probe)
