@@ -44,7 +44,7 @@ def test_an_aborted_scan_is_written_as_far_as_it_came(trained, scan):
     session, [(_, found)] = run(trained.model, steps)
     assert difference(found, reconstruct(scan.select(came), trained.model, device="cpu")) < FLOAT16
     assert counters(found)["lost"] == 10 and found.summary["ended"] == "abort" and "abort" in session.message
-    assert any("10 frames were lost" in warning for warning in found.warnings)
+    assert any("10 frames lost" in warning for warning in found.warnings)
     assert found.summary["indices_missing"] == list(range(70, 80))
 
 
@@ -226,7 +226,7 @@ def test_a_machine_too_slow_spools_then_skips_by_the_rule(trained, scan):
     counts = counters(found)
     assert counts["received"] == 240 and counts["lost"] == 0
     assert counts["skipped"] + counts["stitched"] == 240 and 100 < counts["skipped"] < 170
-    assert any("frames were skipped" in warning for warning in found.warnings)
+    assert any("skipped: the machine" in warning for warning in found.warnings)
     kept = live.join.placed()
     spooled = kept[kept >= 64 + 10]
     assert 20 <= len(spooled) <= 40 and (spooled[-10:] % 4 == 0).all()

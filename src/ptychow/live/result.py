@@ -17,6 +17,7 @@ from ptychow.live.spool import SlotFile, SpooledPatches
 from ptychow.reconstruction import STITCHED_AT_A_TIME, Reconstruction, finished, stitch_solved
 from ptychow.scan import Scan
 from ptychow.stitch import Canvas
+from ptychow.words import counted
 
 
 def finish(scan: LiveScan, reason: str) -> Reconstruction:
@@ -87,15 +88,15 @@ def _missing(placed: NDArray[np.int64], counts: Counts, most: int = 1000) -> lis
 
 def _warnings(counts: Counts) -> list[str]:
     said = (
-        (counts.lost, "frames were lost: expected, and never received"),
-        (counts.overruns, "frames were lost by the transport before they could be received"),
-        (counts.corrupt, "frames were received damaged"),
-        (counts.skipped, "frames were skipped: the machine or its disk could not keep up"),
-        (counts.waiting, "frames never met a position"),
-        (counts.refused, "frames lie too far away for the mosaic"),
-        (counts.dark, "frames without counts were left out"),
+        (counts.lost, "lost: expected, and never received"),
+        (counts.overruns, "lost by the transport before they could be received"),
+        (counts.corrupt, "received damaged"),
+        (counts.skipped, "skipped: the machine or its disk could not keep up"),
+        (counts.waiting, "without a position, which never came"),
+        (counts.refused, "too far away for the mosaic"),
+        (counts.dark, "without counts, left out"),
     )
-    return [f"{number:,} {words}" for number, words in said if number]
+    return [f"{counted(number, 'frame')} {words}" for number, words in said if number]
 
 
 @dataclass(frozen=True)
