@@ -3,27 +3,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import small_scan, smooth_object
+from conftest import small_scan
 from ptychow.cli import main
 from ptychow.errors import InputError, PtychoWError
 from ptychow.formats import read_scan, write_scan
-from ptychow.optics.beam import gaussian_beam, incoherent_modes, scale_to_counts
 from ptychow.optics.propagation import far_field
 from ptychow.optics.twins import twin
-from ptychow.patches import PatchExtractor
 from ptychow.position_refinement import (
-    ShiftSearch,
     Step,
-    minimum,
+    affine_part,
+    common_part,
     outliers,
     overshoots,
+    own_spread,
     refine_positions,
 )
-from ptychow.solver.measurement import Measurement
 
 pytest.importorskip("ptychi")
 
-SIZE = 32
 SHORT = (
     Step(epochs=4, radius=1),
     Step(epochs=4, radius=1),
@@ -128,78 +125,46 @@ def test_reach_must_make_sense(spoiled, reach):
         refine_positions(spoiled[1], reach=reach)
 
 
-def measured(fwhm, modes=(0.8, 0.2), seed=0):
-    """Noiseless frames at whole pixels, with probe and object, zero frequency at [0, 0]; and the positions."""
-    rng = np.random.default_rng(seed)
-    probe = scale_to_counts(incoherent_modes(gaussian_beam(SIZE, fwhm=fwhm, curvature=0.02), modes), 1e4)
-    image = replace(smooth_object((80, 80), sigma=2.0), origin=(-40.0, -40.0))
-    positions = rng.integers(-15, 15, (6, 2)).astype(float)
-    patches = PatchExtractor(image, SIZE)(positions)
-    frames = sum(np.abs(far_field(mode * patches)) ** 2 for mode in probe)
-    frames = np.fft.ifftshift(frames, axes=(1, 2)).astype(np.float32)
-    return Measurement(frames, np.ones((SIZE, SIZE), bool), "test"), image, probe, positions
-
-
-@pytest.mark.parametrize(("fwhm", "stride"), [(5, 2), (12, 1)])
-def test_errors_are_those_of_the_forward_model(fwhm, stride):
-    data, image, probe, positions = measured(fwhm)
-    search = ShiftSearch(data, image, probe)
-    assert search.stride == stride
-    found = search._errors(slice(2, 5), positions[2:5], np.array([-2, 0, 1]))
-    for n, frame in enumerate(range(2, 5)):
-        measured_root = np.sqrt(data.frames[frame])[::stride, ::stride]
-        for i, down in enumerate((-2, 0, 1)):
-            for j, right in enumerate((-2, 0, 1)):
-                patch = PatchExtractor(image, SIZE)(positions[frame] + (down, right))[0]
-                intensity = sum(np.abs(far_field(mode * patch)) ** 2 for mode in probe)
-                predicted = np.fft.ifftshift(np.sqrt(intensity))[::stride, ::stride]
-                expected = ((predicted - measured_root) ** 2).sum() / (measured_root**2).sum()
-                # The window cuts a little of the probe.
-                assert found[n, i, j] == pytest.approx(expected, abs=0.003 if stride == 2 else 1e-5)
-
-
-@pytest.mark.parametrize("fwhm", [5, 12])
-def test_search_finds_the_place(fwhm):
-    data, image, probe, positions = measured(fwhm)
-    wrong = positions + np.random.default_rng(3).integers(-5, 6, positions.shape) + 0.3
-    places, errors = ShiftSearch(data, image, probe)(wrong, 7)
-    assert np.abs(places - positions).max() < 0.35
-    assert errors.max() < 0.1
-
-
-def test_search_within_nothing_stays_and_measures():
-    data, image, probe, positions = measured(12)
-    places, errors = ShiftSearch(data, image, probe)(positions, 0)
-    assert np.array_equal(places, positions)
-    assert errors.max() < 1e-3
-
-
-def test_search_leaves_bad_pixels_out():
-    data, image, probe, positions = measured(5, modes=(1.0,))
-    good = np.ones((SIZE, SIZE), bool)
-    good[1:4] = False
-    masked = Measurement(np.where(good, data.frames, 0).astype(np.float32), good, "test")
-    trusting = Measurement(masked.frames, data.good, "test")
-    places, errors = ShiftSearch(masked, image, probe)(positions + 2, 4)
-    _, believed = ShiftSearch(trusting, image, probe)(positions + 2, 4)
-    assert np.abs(places - positions).max() < 0.35
-    assert (errors < believed).all()
-
-
-def test_minimum_of_parabolas_is_exact():
-    true = np.array([(2.3, 1.1), (3.0, 2.6), (-1.0, 3.4)])
-    i, j = np.indices((6, 6))
-    maps = np.stack([2 * (i - y) ** 2 + (j - x) ** 2 + 1 for y, x in true])
-    assert minimum(maps) == pytest.approx(np.array([(2.3, 1.1), (3.0, 2.6), (0.0, 3.4)]))
-    # A flat map has no minimum, and takes no step out of its first value.
-    assert np.array_equal(minimum(np.ones((1, 5, 5))), [[0, 0]])
-
-
 def test_outliers_are_far_above_the_others():
     errors = np.random.default_rng(0).normal(1, 0.1, 200)
     errors[[3, 50]] = 2, 0
     assert np.array_equal(np.flatnonzero(outliers(errors)), [3])
     assert not outliers(np.zeros(5)).any()
+
+
+def jittered(spread, together):
+    """Points of a raster, and movements of their own (normal) with what a function of the places adds."""
+    points = np.stack(np.mgrid[:30, :30], axis=-1).reshape(-1, 2) * 9.0
+    own = np.random.default_rng(0).normal(0, spread, points.shape)
+    return points, own, own + together(points)
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_what_neighbours_moved_together_is_taken_out(spread):
+    bent = lambda points: 6 * np.sin(points[:, ::-1] / 80)  # noqa: E731
+    points, own, moved = jittered(spread, bent)
+    sound = np.ones(len(points), bool)
+    measured = own_spread(points, moved)
+    assert measured == pytest.approx(spread, rel=0.25)
+    left = moved - common_part(points, moved, sound, measured)
+    before, after = (np.median(np.hypot(*(each - own).T)) for each in (moved, left))
+    assert after < 0.35 * before
+    # Outliers have no say.
+    astray, trusted = moved.copy(), sound.copy()
+    astray[::7], trusted[::7] = 1000, False
+    assert np.abs(common_part(points, astray, trusted, measured)).max() < 10
+
+
+def test_few_points_with_large_errors_keep_what_they_moved():
+    points, _, moved = jittered(20.0, lambda points: 0 * points)
+    assert not common_part(points, moved, np.ones(len(points), bool), 20.0).any()
+
+
+def test_a_stretch_and_a_turn_are_taken_out():
+    stretch = np.array([(0.02, 0.05), (-0.01, 0.04)])
+    points, own, moved = jittered(1.0, lambda points: points @ stretch + 3)
+    sound = np.ones(len(points), bool)
+    assert np.abs(moved - affine_part(points, moved, sound) - own).max() < 0.5
 
 
 def test_a_rising_error_is_an_overshoot():

@@ -6,8 +6,10 @@ wrong minima, which gradients do not; what gradients are good at, the last pixel
 where errors are as wide as the object's features:
 
 * Each round starts from a flat object, which forgets the ghosts of earlier positions.
-* Object and positions can stretch, turn and shear together, which the frames hardly notice. The affine part of what
-  the positions moved is taken out.
+* Object and positions can stretch, turn and bend together, which the frames hardly notice: along the spokes of a star,
+  say. A stage's errors are taken to be each point's own. What neighbours moved together is taken out where there are
+  enough of them for their own errors to cancel, and the affine part of all movements in any case: a slow drift of the
+  stage stays as it was. And where a frame fits nearly as well elsewhere, it stays near where the stage was told to go.
 
 Related: the searches of Maiden et al., Ultramicroscopy 120, 64 (2012), and Zhang et al., Opt. Express 21, 13592 (2013);
 the gradient is that of Odstrcil et al., Opt. Express 26, 3108 (2018).
@@ -18,31 +20,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from ptychow.errors import InputError, PtychoWError
-from ptychow.patches import corners
-from ptychow.scan import ObjectImage, Scan
+from ptychow.scan import Scan
+from ptychow.shift_search import Pull, ShiftSearch
 from ptychow.solver.engine import Estimate, iterate
 from ptychow.solver.labelling import choose_modes, require_memory, solver_device
-from ptychow.solver.measurement import Measurement, flat_object, measure
+from ptychow.solver.measurement import flat_object, measure
 from ptychow.solver.methods import method_named
 from ptychow.starting_probe import starting_probe
 
-if TYPE_CHECKING:
-    import torch
-
 # By default errors may be as large as this part of a frame.
 REACH = 1 / 6
-# A window of half the frame is searched where it holds this part of the probe's power.
-WINDOW_POWER = 0.95
-# Frames searched at a time.
-BATCH = 32
 # Steps of the reconstruction in an epoch, at least: few frames are taken in smaller batches.
 STEPS = 4
+# The first rounds, on poor objects, show how large the errors are; after them positions are pulled to those given: a
+# deviation as large as the errors' costs this part of a frame's squared error.
+FREE_ROUNDS = 2
+PULL = 1 / 30
+# What neighbours moved together is taken out where the mean of their own errors is at most so large (pixels).
+CANCELLED = 0.35
+# Neighbours that a point's own error is told from, and that are taken together at least.
+NEIGHBOURS = 8
 # A frame explained worse than the median by so many deviations is an outlier: nobody follows it.
 OUTLIER = 4.0
 # Positions overshoot when the error rises by this factor: the gradient's step is halved, at last to none at all.
@@ -65,7 +69,7 @@ class Step:
     gradient: float = 0.0
 
 
-# Known from earlier work on the tungsten scan, taken over as it was.
+# Known from earlier work on the tungsten scan.
 SCHEDULE = (
     Step(epochs=4, radius=1.0),
     Step(epochs=4, radius=1.0),
@@ -73,7 +77,6 @@ SCHEDULE = (
     Step(epochs=14, radius=1.0, gradient=15),
     Step(epochs=14, radius=0.7, gradient=15),
     Step(epochs=14, radius=0.42, gradient=15),
-    Step(epochs=20, gradient=10),
     Step(epochs=20, gradient=4),
 )
 
@@ -150,19 +153,23 @@ class _Refinement:
         self.given = self.scan.positions_px
         self.positions = self.given.copy()
         self.errors = np.zeros(len(self.scan))
+        self.spread = np.inf
         self.seed = seed
         self.damping = 1.0
         self.rounds: list[Round] = []
 
     def run(self, step: Step) -> Round:
-        """Reconstruct, search, take the affine part out."""
+        """Reconstruct, search, take out what points moved together."""
         made = self._reconstruct(step)
         radius = round(step.radius * self.reach)
-        best, self.errors = ShiftSearch(self.data, made.object, made.probe)(made.positions, radius)
+        free = len(self.rounds) < FREE_ROUNDS
+        pull = None if free or not radius else Pull(self.given, PULL / max(self.spread, 1.0) ** 2)
+        best, self.errors = ShiftSearch(self.data, made.object, made.probe)(made.positions, radius, pull)
         moved = (best if radius else made.positions) - self.given
         sound = ~outliers(self.errors)
-        terms = np.column_stack([np.ones(len(self.given)), self.given - self.given.mean(axis=0)])
-        moved -= terms @ np.linalg.lstsq(terms[sound], moved[sound], rcond=None)[0]
+        moved -= affine_part(self.given, moved, sound)
+        self.spread = own_spread(self.given[sound], moved[sound])
+        moved -= common_part(self.given, moved, sound, self.spread)
         # Beyond the reach nothing is believed: a point with nothing to hold on to would wander off.
         before, self.positions = self.positions, self.given + np.clip(moved, -self.reach, self.reach)
         distance = float(np.median(np.hypot(*(self.positions - before).T)))
@@ -211,88 +218,32 @@ class _Refinement:
         return Refined(scan, moved, tuple(self.rounds), outliers(self.errors), seconds)
 
 
-class ShiftSearch:
-    """Where on an object a frame fits best, by the amplitudes that object and probe predict at every whole pixel.
+def affine_part(points: NDArray[np.float64], moved: NDArray[np.float64], sound: NDArray[np.bool_]) -> NDArray[Any]:
+    """(N, 2) what a stretch, turn, shear and offset of all points make of their movements, fitted to the sound ones."""
+    terms = np.column_stack([np.ones(len(points)), points - points.mean(axis=0)])
+    return np.asarray(terms @ np.linalg.lstsq(terms[sound], moved[sound], rcond=None)[0])
 
-    Where a window of half the frame holds the probe, every second detector pixel is enough: it is what the window's
-    transform gives.
+
+def own_spread(points: NDArray[np.float64], moved: NDArray[np.float64]) -> float:
+    """Standard deviation along an axis of what points (N, 2) moved apart from their neighbours; robust."""
+    near = cKDTree(points).query(points, min(NEIGHBOURS + 1, len(points)))[1][:, 1:]
+    apart = np.hypot(*(moved - moved[near].mean(axis=1)).T)
+    # The median distance of a normal deviation in the plane is 1.18 of it; the neighbours' mean has an error too.
+    return float(np.median(apart) / 1.18 / np.sqrt(1 + 1 / near.shape[1]))
+
+
+def common_part(
+    points: NDArray[np.float64], moved: NDArray[np.float64], sound: NDArray[np.bool_], spread: float
+) -> NDArray[np.float64]:
+    """(N, 2) mean movement of each point's sound neighbours, as many as leave `CANCELLED` of errors of this spread.
+
+    Zero where there are not so many.
     """
-
-    def __init__(self, data: Measurement, image: ObjectImage, probe: NDArray[np.complex64]) -> None:
-        import torch
-
-        self.data, self.origin = data, np.asarray(image.origin)
-        self.size = probe.shape[-1]
-        half = self.size // 4
-        middle = probe[:, half : half + self.size // 2, half : half + self.size // 2]
-        fits = np.linalg.norm(middle) ** 2 >= WINDOW_POWER * np.linalg.norm(probe) ** 2
-        self.stride, self.inset = 1, 0
-        if fits and self.size % 4 == 0:
-            self.stride, self.inset = 2, half
-        window = self.size // self.stride
-        inner = slice(self.inset, self.inset + window)
-        self.probe = torch.from_numpy(np.ascontiguousarray(probe[:, inner, inner])) / self.size
-        self.windows = torch.from_numpy(image.image).unfold(0, window, 1).unfold(1, window, 1)
-        self.good = torch.from_numpy(data.good[:: self.stride, :: self.stride].astype(np.float32))
-
-    def __call__(
-        self, positions_px: NDArray[np.float64], radius: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Best places (N, 2) of all frames within `radius` pixels of their positions, and relative amplitude errors.
-
-        Steps of up to a seventh of the radius; between them the minimum of a parabola along each axis.
-        """
-        step = max(1, round(radius / 7))
-        shifts = np.arange(-(radius // step), radius // step + 1) * step
-        nearest = np.rint(positions_px)
-        errors = np.concatenate(
-            [self._errors(slice(k, k + BATCH), nearest[k : k + BATCH], shifts) for k in range(0, len(nearest), BATCH)]
-        )
-        return nearest + step * (minimum(errors) - len(shifts) // 2), np.sqrt(errors.min(axis=(1, 2)))
-
-    def _errors(self, frames: slice, places: NDArray[np.float64], shifts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, k, k) squared relative amplitude error of frames at whole-pixel places plus shifts along both axes."""
-        import torch
-
-        counts = self.data.frames[frames][:, :: self.stride, :: self.stride]
-        measured = torch.from_numpy(np.sqrt(counts)) * self.good
-        first = torch.from_numpy((corners(places, self.size) - self.origin).astype(np.int64) + self.inset)
-        last = torch.tensor(self.windows.shape[:2]) - 1
-        found = np.empty((len(places), len(shifts), len(shifts)))
-        for i, down in enumerate(shifts):
-            for j, right in enumerate(shifts):
-                row, column = (first + torch.tensor([down, right])).clamp(torch.zeros_like(last), last).T
-                predicted = self._amplitudes(self.windows[row, column])
-                found[:, i, j] = ((predicted * self.good - measured) ** 2).sum(dim=(1, 2)).numpy()
-        power = (measured**2).sum(dim=(1, 2)).clamp(min=1e-12).numpy()
-        return found / power[:, None, None]
-
-    def _amplitudes(self, patches: torch.Tensor) -> torch.Tensor:
-        """Predicted root counts (n, w, w), zero frequency at [0, 0]."""
-        import torch
-
-        fields = [torch.fft.fft2(patches * mode) for mode in self.probe]
-        return torch.stack([field.real**2 + field.imag**2 for field in fields]).sum(dim=0).sqrt()
-
-
-def minimum(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Index (n, 2), with fractions, of the minimum of each (k, k) map: parabolas through the smallest value."""
-    count, width = errors.shape[0], errors.shape[1]
-    smallest = np.stack(np.unravel_index(errors.reshape(count, -1).argmin(axis=1), errors.shape[1:]), axis=1)
-    found = smallest.astype(np.float64)
-    every = np.arange(count)
-    for axis in (0, 1):
-        if width < 3:
-            break
-        inside = (smallest[:, axis] > 0) & (smallest[:, axis] < width - 1)
-        centre = smallest.copy()
-        centre[:, axis] = np.clip(centre[:, axis], 1, width - 2)
-        step = np.eye(2, dtype=int)[axis]
-        before, here, after = (errors[every, *(centre + offset * step).T] for offset in (-1, 0, 1))
-        curvature = before - 2 * here + after
-        inside &= curvature > 0
-        found[inside, axis] += (0.5 * (before - after) / np.where(inside, curvature, 1))[inside]
-    return found
+    count = max(NEIGHBOURS, round((spread / CANCELLED) ** 2))
+    if count >= sound.sum():
+        return np.zeros_like(moved)
+    near = cKDTree(points[sound]).query(points, count)[1]
+    return np.asarray(moved[sound][near].mean(axis=1))
 
 
 def overshoots(errors: Sequence[float]) -> bool:
