@@ -58,6 +58,9 @@ GAP = 128  # object pixels: one patch
 REFERENCE_EPOCHS, PROBE_EPOCHS, REFINE_EPOCHS = CONVERGED_EPOCHS, 60, 3
 PROBE_METHOD = "mpie"
 LABEL_STEPS, TUNE_STEPS = 600, 200
+# Without labels for a short while: which network learns most of as many patterns.
+BRIEF = {"brief-wc": "wc", "brief-w3": "w3", "brief-w1": "w1"}
+BRIEF_STEPS = 500
 LENGTHENED = {"physics": 1, "physics-long": 5}  # times the recipe's epochs
 LIT_FRACTION = 0.1
 TARGET = 0.1
@@ -111,7 +114,7 @@ class Subject:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scans", nargs="+", default=list(TEST_FRAMES), choices=TEST_FRAMES)
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--cases", nargs="+", default=[*CASES, *BRIEF], choices=[*CASES, *BRIEF])
     parser.add_argument("--models", type=Path, help="Folder of SCAN_CASE.safetensors; by default beside the scans.")
     parser.add_argument("--steps", type=int, default=LABEL_FREE.epochs * LABEL_FREE.steps_per_epoch)
     parser.add_argument("--threads", type=int, default=1)
@@ -140,8 +143,10 @@ def run(subject: Subject, cases: Sequence[str], models: Path, steps: int, folder
             facts = {"scan": subject.name, "case": case, "errors": errors, "training": training}
             write_json(result, {**facts, "processor_seconds": used, **machine()})
             print(subject.name, case, json.dumps(errors), flush=True)
-        objects[case] = np.load(kept)
-    picture(subject, objects, folder / f"{subject.name}.png")
+        if case in CASES:
+            objects[case] = np.load(kept)
+    if objects.keys() == CASES.keys():
+        picture(subject, objects, folder / f"{subject.name}.png")
 
 
 def model(subject: Subject, case: str, models: Path, steps: int) -> Model:
@@ -156,6 +161,10 @@ def model(subject: Subject, case: str, models: Path, steps: int) -> Model:
         probe = label(subject.measured, method=PROBE_METHOD, epochs=PROBE_EPOCHS, device="cpu").scan.probe
         recipe = LABEL_FREE.model_copy(update={"epochs": steps // LABEL_FREE.steps_per_epoch})
         trained = calibrate(replace(subject.measured, probe=probe), NETWORK, recipe, **common)
+    elif case in BRIEF:
+        assert start is not None
+        recipe = LABEL_FREE.model_copy(update={"epochs": BRIEF_STEPS // LABEL_FREE.steps_per_epoch})
+        trained = calibrate(replace(subject.measured, probe=start.probe), BRIEF[case], recipe, **common)
     elif case in LENGTHENED:
         everything = no_split(len(subject.measured))
         recipe = DIFFRACTION.model_copy(update={"epochs": LENGTHENED[case] * DIFFRACTION.epochs})
@@ -243,7 +252,9 @@ def write_report(folder: Path) -> None:
     """The page and its JSON, from the JSONs of the finished cases."""
     found = {
         name: {
-            case: json.loads(path.read_text()) for case in CASES if (path := folder / f"{name}_{case}.json").exists()
+            case: json.loads(path.read_text())
+            for case in (*CASES, *BRIEF)
+            if (path := folder / f"{name}_{case}.json").exists()
         }
         for name in TEST_FRAMES
     }
@@ -268,7 +279,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         f"Error: 1 - |correlation| with LSQML's object after {REFERENCE_EPOCHS} epochs of all frames, over pixels",
         "whose summed probe intensity exceeds a tenth of its maximum. One constant is removed; in brackets, ramp and",
         "shift as well, which an iterative reconstruction leaves open. The reference is another method's result, not",
-        f"truth. Refined: {REFINE_EPOCHS} epochs of LSQML from there. All networks are `{NETWORK}`, one seed.",
+        f"truth. Refined: {REFINE_EPOCHS} epochs of LSQML from there. Networks are `{NETWORK}` where nothing else",
+        "is said, one seed.",
         "",
         f"* *Without labels*: simulated samples seen through the probe that {PROBE_EPOCHS} epochs of mPIE find.",
         f"* *Trained on labels*: {LABEL_STEPS} steps on the reference at some rows; fine-tuned: {TUNE_STEPS} steps.",
@@ -296,7 +308,7 @@ def section(name: str, cases: dict[str, Any]) -> list[str]:
     """One scan: its table, its picture, and whether the target is reached."""
     columns = [f"{region}, {stage}" for region in REGIONS for stage in STAGES]
     lines = ["", f"## {name}", "", "| | " + " | ".join(columns) + " | CPU, min |", "|---" * (len(columns) + 2) + "|"]
-    for case, facts in cases.items():
+    for case, facts in ((case, facts) for case, facts in cases.items() if case in CASES):
         errors = [[facts["errors"][f"{column}, {removed}"] for removed in REMOVED] for column in columns]
         cells = [f"{constant:.4f} ({everything:.4f})" for constant, everything in errors]
         minutes = "" if facts["training"] is None else f"{facts['processor_seconds'] / 60:.1f}"
@@ -304,7 +316,27 @@ def section(name: str, cases: dict[str, Any]) -> list[str]:
     left = [verdict(cases, case) for case in ("label-free", *LENGTHENED) if {"flat", case} <= cases.keys()]
     if left:
         lines += ["", f"Of the flat object's error is left (target: {TARGET:.0%}): {'; '.join(left)}."]
-    return [*lines, "", f"![{name}](calibrate/{name}.png)"]
+    return [*lines, "", f"![{name}](calibrate/{name}.png)", *brief(cases)]
+
+
+def brief(cases: dict[str, Any]) -> list[str]:
+    """Networks trained without labels for as many patterns."""
+    found = {network: cases[case] for case, network in BRIEF.items() if case in cases}
+    if not found:
+        return []
+    patterns = BRIEF_STEPS * LABEL_FREE.batch_size
+    lines = [
+        "",
+        f"Which network: each trained without labels on {patterns:,} simulated patterns ({BRIEF_STEPS} steps), with",
+        "the probe of the case above; the whole scan as it is.",
+        "",
+        "| network | error | of the flat object's | CPU of the training, min |",
+        "|---|---|---|---|",
+    ]
+    for network, facts in found.items():
+        error, flat = (one["errors"]["whole scan, as it is, constant"] for one in (facts, cases["flat"]))
+        lines.append(f"| `{network}` | {error:.4f} | {error / flat:.1%} | {facts['processor_seconds'] / 60:.1f} |")
+    return lines
 
 
 if __name__ == "__main__":

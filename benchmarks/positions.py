@@ -35,11 +35,14 @@ TWIN = "sim-26id-wide"
 TWIN_SEED = 1  # overshooting was found and damped on seed 0
 STRIDE, POINTS = 2, 20
 ORIGIN = (
-    "The schedule (epochs, radii, gradient steps) is known from earlier work on this very tungsten scan and was taken",
-    "over as it was: there it is no independent test. Its gradient steps overshoot on a simulated scan (64-pixel",
-    "frames, seed 0; the cases here are of seed 1), so they are halved where the error rises by 5 % within a round.",
-    "An earlier schedule, chosen on simulated scans only, did worse: each half of the frames searched on an object",
-    "made from the other half, without the gradient, ended at 2.30 and 6.34 pixels (median, 90 % quantile) there.",
+    "",
+    "What was chosen on what: the schedule (epochs, radii, gradient steps) is known from earlier work on this very",
+    "tungsten scan. That points do not move together, and the pull to the places given, were found on it and on the",
+    "Siemens star with 3 pixels added, which had been made worse before (3.38 to 5.33: its points moved along the",
+    "spokes together, and the error of the reconstruction fell all the same). These two are no independent tests; the",
+    "others are. Gradient steps overshoot on a simulated scan (seed 0; the cases here are of seed 1), so they are",
+    "halved where the error rises by 5 % within a round. An earlier schedule, chosen on simulated scans only, ended at",
+    "2.30 and 6.34 pixels (median, 90 % quantile) on the tungsten scan.",
 )
 LIMITS = (1.0, 2.0)  # pixels: what median and 90 % quantile shall reach on the tungsten scan
 
@@ -231,12 +234,7 @@ def page(runs: list[dict[str, Any]]) -> str:
 def verdict(runs: list[dict[str, Any]]) -> list[str]:
     """Whether the tungsten scan's positions came back."""
     worse = [Case(**run["case"]).name for run in runs if run["final"]["median"] > run["initial"]["median"]]
-    warning = [
-        f"**Made worse: {', '.join(worse)}.** The error of the reconstruction fell all the same: it does not tell.",
-        "What the frames cannot place (spokes along their length, perhaps) a search places anywhere within its radius:",
-        "use it where positions are known to be bad, and look at the picture.",
-        "",
-    ]
+    warning = [f"**Made worse: {', '.join(worse)}.**", ""]
     first = next((run for run in runs if run["case"]["scan"] == "tungsten-26id"), None)
     if first is None:
         return warning if worse else []
