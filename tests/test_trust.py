@@ -13,7 +13,17 @@ from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.reconstruction import reconstruct
 from ptychow.residual import Reference
-from ptychow.trust import Evidence, Watch, calibrate_light, judge, object_residual, patch_disagreement, turn_that_fits
+from ptychow.trust import (
+    WINDOW,
+    Evidence,
+    FrameSample,
+    Watch,
+    calibrate_light,
+    judge,
+    object_residual,
+    patch_disagreement,
+    turn_that_fits,
+)
 
 REFERENCE = Reference(median=0.1, amber=0.2, red=0.3, frames=100, data="held-out")
 ALIKE = dict.fromkeys(Orientation, 0.95)
@@ -171,6 +181,7 @@ def test_the_latest_frames_count(trained, scan):
 def test_reconstruct_keeps_residuals_and_warns_of_a_foreign_scan(trained, scan, tmp_path):
     result = reconstruct(scan, trained.model, device="cpu")
     assert result.residuals.shape == (80,) and np.isfinite(result.residuals).all()
+    assert 0 < result.summary["object_residual"] < 1
     assert result.summary["median_residual"] == pytest.approx(np.median(result.residuals))
     result.save(tmp_path / "object.cxi")
     with open_hdf5(tmp_path / "object.cxi") as file:
@@ -186,10 +197,39 @@ def test_reconstruct_keeps_residuals_and_warns_of_a_foreign_scan(trained, scan, 
 
 def test_an_object_is_judged_by_the_frames_it_explains(trained, scan):
     model = trained.model
-    truth = object_residual(model, scan, scan.object)
+    preparation = model.prepare_for(scan)
+    inputs, positions = preparation.apply(scan.frames[:64]), scan.positions_px[:64]
+
+    def unexplained(image):
+        return object_residual(model, preparation, scan.frame_shape, image, inputs, positions)
+
+    truth = unexplained(scan.object)
     shifted = replace(scan.object, origin=(scan.object.origin[0] + 4, scan.object.origin[1]))
     rows = np.arange(scan.object.image.shape[0])[:, None]
     tilted = replace(scan.object, image=(scan.object.image * np.exp(0.2j * rows)).astype(np.complex64))
     noise = np.sqrt(1 / 4 / scan.frames[:].mean(axis=(1, 2)).mean())  # of a root count, relative to its size
     assert truth < 3 * noise
-    assert min(object_residual(model, scan, wrong) for wrong in (shifted, tilted)) > 2 * truth
+    assert min(map(unexplained, (shifted, tilted))) > 2 * truth
+
+
+def test_a_sample_holds_each_frame_with_the_same_chance():
+    held = np.zeros(400)
+    for offset in range(50):
+        sample = FrameSample()
+        sample._random = np.random.default_rng(offset)
+        for start in range(0, 400, 32):
+            indices = np.arange(start, min(start + 32, 400))
+            sample.see(indices, indices[:, None, None, None].astype(np.float32))
+        assert len(set(sample.indices)) == WINDOW
+        np.testing.assert_array_equal(sample.inputs.ravel(), sample.indices)
+        held[sample.indices] += 1
+    first, last = held[:200].sum(), held[200:].sum()
+    assert abs(first - last) < 4 * np.sqrt(50 * WINDOW)
+
+
+def test_a_short_scan_is_sampled_whole():
+    sample = FrameSample()
+    assert len(sample.indices) == 0 and len(sample.inputs) == 0
+    sample.see(np.array([7, 3]), np.ones((2, 1, 4, 4), np.float32))
+    np.testing.assert_array_equal(sample.indices, [7, 3])
+    assert sample.inputs.shape == (2, 1, 4, 4)

@@ -23,7 +23,16 @@ from ptychow.formats.cxi import write_reconstruction
 from ptychow.model import CHECKED_FRAMES, FORCED, Model
 from ptychow.scan import Geometry, ObjectImage, Scan
 from ptychow.stitch import Canvas, Patches, central_crop, probe_weight, solve_constants
-from ptychow.trust import SEVERITY, WINDOW, Light, Watch, judge_disagreement, judge_residual
+from ptychow.trust import (
+    SEVERITY,
+    WINDOW,
+    FrameSample,
+    Light,
+    Watch,
+    judge_disagreement,
+    judge_residual,
+    object_residual,
+)
 from ptychow.words import counted
 
 # Patches are kept for the final solve of their constants; beyond this many bytes in a temporary file instead of memory.
@@ -170,6 +179,7 @@ def reconstruct(
         residuals=passed.residuals,
         warnings=[*warnings, *passed.warnings()],
         light=passed.light(),
+        sampled=(passed.sample.inputs, positions[passed.sample.indices]),
         patches=kept,
         fingerprint=scan.fingerprint(),
         saturated_pixels=passed.saturated,
@@ -191,20 +201,26 @@ def finished(
     residuals: NDArray[np.float32],
     warnings: list[str],
     light: Light,
+    sampled: tuple[NDArray[np.float32], NDArray[np.float64]],
     patches: NDArray[np.complex64] | None = None,
     **more: Any,
 ) -> Reconstruction:
     """The Reconstruction of a stitched canvas, offline and live.
 
     scan: whose name and geometry it has. frames, dark: how many there were, and how many of them held no counts.
-    residuals: (frames,). light: what residuals and disagreement say of the Model. more: entries of the summary.
+    residuals: (frames,). light: what residuals and disagreement say of the Model. sampled: network inputs and positions
+    (canvas pixels) of some frames, which the object is tried on. more: entries of the summary.
     """
     known = residuals[np.isfinite(residuals)]
+    image = canvas.object_image(
+        f"network {model.card.network} of the Model {model.name}, {frames} frames of {scan.name}, "
+        f"stitched by {stitching}"
+    )
+    # Cropped patches leave a rim without an object, which no frame is explained by.
+    whole = stitching == "probe"
+    left = object_residual(model, preparation, scan.frame_shape, image, *sampled) if whole else None
     return Reconstruction(
-        canvas.object_image(
-            f"network {model.card.network} of the Model {model.name}, {frames} frames of {scan.name}, "
-            f"stitched by {stitching}"
-        ),
+        image,
         canvas.coverage(),
         canvas.variance(),
         preparation.output_geometry(scan.geometry, scan.frame_shape),
@@ -225,6 +241,7 @@ def finished(
             "constants": "absolute phases, none" if model.card.gauge == "absolute" else "solved from overlaps",
             "count_scale": preparation.scale_value,
             "median_residual": float(np.median(known)) if known.size else None,
+            "object_residual": left,
             "disagreement": canvas.disagreement(),
             "light": light,
             "warnings": warnings,
@@ -266,6 +283,7 @@ class _Pass:
     ) -> None:
         self.scan, self.positions, self.preparation, self.engine, self.size = scan, positions, preparation, engine, size
         self.watch = Watch(model, preparation, scan.frame_shape)
+        self.sample = FrameSample()
         self.disagreements: list[float] = []
         self._to_next_window = WINDOW
         self.residuals = np.full(len(scan), np.nan, np.float32)
@@ -286,6 +304,7 @@ class _Pass:
             self.seconds += time.perf_counter() - began
             self.lit[indices] = lit
             self.residuals[indices[lit]] = self.watch.see(inputs[lit], patches)
+            self.sample.see(indices[lit], inputs[lit])
             self._compare(patches, self.positions[indices[lit]])
             self.batch_length = len(indices)
             yield indices[lit], central_crop(patches, self.size)

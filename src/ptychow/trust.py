@@ -21,7 +21,7 @@ from ptychow.model import FOREIGN_PATTERN, SIMILAR_PATTERN, Model, ModelCard
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.residual import Reference, frame_residuals
-from ptychow.scan import ObjectImage, Scan, spread
+from ptychow.scan import ObjectImage, Scan
 from ptychow.stitch import Canvas, probe_weight
 
 Light = Literal["unknown", "green", "amber", "red"]
@@ -205,19 +205,53 @@ def patch_disagreement(model: Model, patches: NDArray[np.complexfloating], posit
     return canvas.disagreement()
 
 
-def object_residual(model: Model, scan: Scan, image: ObjectImage) -> float:
-    """What a stitched object leaves unexplained of `WINDOW` frames of its scan, the median (`frame_residuals`).
+class FrameSample:
+    """`WINDOW` frames of a scan, each as likely as any other, to try the finished object on: algorithm R of Vitter, ACM
+    Trans. Math. Softw. 11, 37 (1985). indices: which. inputs: (k, 1, n, n) what the network was given of them.
+    """
+
+    def __init__(self) -> None:
+        self._random, self._seen = np.random.default_rng(0), 0
+        self._chosen: list[tuple[int, NDArray[np.float32]]] = []
+
+    def see(self, indices: NDArray[np.int64], inputs: NDArray[np.float32]) -> None:
+        """Frames (b,) that pass, and the network's inputs (b, 1, n, n)."""
+        for index, one in zip(indices.tolist(), inputs, strict=True):
+            self._seen += 1
+            place = len(self._chosen) if len(self._chosen) < WINDOW else int(self._random.integers(self._seen))
+            if place < WINDOW:
+                self._chosen[place : place + 1] = [(index, one.copy())]
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(k,) of the frames held."""
+        return np.array([index for index, _ in self._chosen], np.int64)
+
+    @property
+    def inputs(self) -> NDArray[np.float32]:
+        """(k, 1, n, n) of the frames held."""
+        return np.array([one for _, one in self._chosen], np.float32)
+
+
+def object_residual(
+    model: Model,
+    preparation: Preparation,
+    frame_shape: tuple[int, int],
+    image: ObjectImage,
+    inputs: NDArray[np.float32],
+    positions_px: NDArray[np.float64],
+) -> float | None:
+    """What a stitched object leaves unexplained of some of its frames, the median (`frame_residuals`).
 
     Other than the residual of patches it rises where neighbours contradict each other, and where the whole object is
-    tilted or out of place. The Model must have a probe; image: on the network's pixels.
+    tilted or out of place. frame_shape: of the stored frames. inputs: (k, 1, n, n), prepared. positions_px: (k, 2), in
+    pixels of the image, which are the network's. None where there is no frame, or no probe.
     """
-    assert model.probe is not None
-    preparation, chosen = model.prepare_for(scan), spread(len(scan), WINDOW)
-    counts = preparation.as_counts().apply(scan.frames[chosen])[:, 0]
-    positions = scan.positions_px[chosen] / preparation.pixel_ratio(scan.frame_shape)
-    patches = PatchExtractor(image, model.patch_size)(positions)
-    good = preparation.output_mask(scan.frame_shape)
-    return float(np.median(frame_residuals(np.sqrt(counts), patches, model.probe, good)))
+    if model.probe is None or not len(positions_px):
+        return None
+    patches = PatchExtractor(image, model.patch_size)(positions_px)
+    measured, good = preparation.root_counts(inputs), preparation.output_mask(frame_shape)
+    return float(np.median(frame_residuals(measured, patches, model.probe, good)))
 
 
 def turn_that_fits(

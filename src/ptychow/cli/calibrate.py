@@ -11,12 +11,17 @@ from ptychow.cli.common import (
     Device,
     Json,
     Mapping,
+    NetworkSize,
     Output,
     PixelSize,
     Positions,
+    ProbeModes,
     Quiet,
     Report,
+    Resume,
     Seed,
+    TrainingPrecision,
+    checkpoint_beside,
     open_scan,
     output_path,
     require_choice,
@@ -56,12 +61,10 @@ def calibrate(
             "--probe-epochs", help="mPIE epochs that find or improve the probe; 0 takes the file's as it is.", min=0
         ),
     ] = 60,
-    modes: Annotated[
-        int | None, typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.")
-    ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    modes: ProbeModes = None,
+    size: NetworkSize = None,
+    precision: TrainingPrecision = "fp32",
+    resume: Resume = False,
     device: Device = "auto",
     seed: Seed = 0,
     pixel_size_nm: PixelSize = None,
@@ -87,9 +90,7 @@ def calibrate(
         other = "--resume" if steps is None else "--steps"
         raise InputError(f"does not go with {other}", field="--minutes", remedy="Give the number of steps")
     target = output_path(output, file, f"_{network}.safetensors")
-    checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
-    if resume and not checkpoint.exists():
-        raise InputError("nothing to resume", file=checkpoint, remedy="Calibrate without --resume")
+    checkpoint = checkpoint_beside(target, resume)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     warn_of_findings(report, scan)
     if probe_epochs:
@@ -163,7 +164,6 @@ def _on_diffraction(
     """
     from ptychow.reconstruction import reconstruct
     from ptychow.training import DIFFRACTION, no_split, train
-    from ptychow.trust import object_residual
 
     recipe = DIFFRACTION.model_copy(update=lengths(steps, DIFFRACTION.steps_per_epoch))
     with report.progress("On diffraction", recipe.epochs * recipe.steps_per_epoch) as advance:
@@ -179,7 +179,7 @@ def _on_diffraction(
         )
     _tell(report, trained)
     before, after = (
-        object_residual(one, scan, reconstruct(scan, one, device=device, precision=precision).image)
+        reconstruct(scan, one, device=device, precision=precision).summary["object_residual"]
         for one in (model, trained.model)
     )
     report.line(f"the object leaves {after:.4f} of the diffraction unexplained, before these steps {before:.4f}")

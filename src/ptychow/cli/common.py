@@ -73,6 +73,10 @@ Epochs = Annotated[
 ProbeModes = Annotated[
     int | None, typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.")
 ]
+# Of trainings.
+NetworkSize = Annotated[int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")]
+TrainingPrecision = Annotated[str, typer.Option("--precision", help="fp32 or bf16.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 
 Advance = Callable[..., None]
 LINE_SECONDS = 30.0
@@ -162,6 +166,14 @@ class Report:
         """With --json, print the summary and what was written as one JSON object."""
         if self.as_json:
             typer.echo(to_json({**summary, "wrote": self.written}))
+
+
+def tell_residuals(report: Report, summary: dict[str, Any]) -> None:
+    """A line on what a reconstruction leaves unexplained of its frames, where that is known."""
+    values = {"the patches": summary["median_residual"], "the stitched object": summary["object_residual"]}
+    known = [f"{value:.3f} by {what}" for what, value in values.items() if value is not None]
+    if known:
+        report.line(f"unexplained of the diffraction (0 is perfect): {', '.join(known)}")
 
 
 def _progress_lines(title: str, total: float | None) -> Advance:
@@ -300,3 +312,13 @@ def output_path(output: Path | None, source: Path, ending: str, *others: Path) -
         raise InputError("names a picture", file=target, field="--output", expected=expected)
     require_writable(target)
     return target
+
+
+def checkpoint_beside(target: Path, resume: bool) -> Path:
+    """Where the training of this Model keeps its state. Raises InputError where it shall go on and there is none."""
+    from ptychow.errors import InputError
+
+    checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
+    if resume and not checkpoint.exists():
+        raise InputError("nothing to resume", file=checkpoint, remedy="Begin without --resume")
+    return checkpoint

@@ -29,6 +29,7 @@ from ptychow.cli.common import (
     output_path,
     require_choice,
     require_engine,
+    tell_residuals,
 )
 from ptychow.cli.live_results import Refining, Results
 
@@ -210,5 +211,6 @@ def _tell(report: Report, session: Session) -> None:
         report.line(f"from a frame to its pixels: p50 {latency['p50'] * 1e3:.0f} ms, p99 {latency['p99'] * 1e3:.0f} ms")
     if session.astray:
         report.line(f"{session.astray:,} records were of no scan, or came when theirs was over")
+    tell_residuals(report, summary)
     report.line(f"light: {summary['light']}; the scan is over: {summary['ended']}")
     report.finish(summary)

@@ -30,6 +30,7 @@ from ptychow.cli.common import (
     output_path,
     require_choice,
     require_engine,
+    tell_residuals,
 )
 from ptychow.cli.many_scans import reconstruct_many
 from ptychow.words import counted
@@ -122,6 +123,7 @@ def reconstruct(
         f"in all, {summary['network_frames_per_second']:.0f} through preparation and network "
         f"({summary['engine']}, {summary['precision']})"
     )
+    tell_residuals(report, summary)
     if result.network_image is not None:
         refinement = summary["refinement"]
         report.line(

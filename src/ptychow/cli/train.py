@@ -12,12 +12,16 @@ from ptychow.cli.common import (
     Device,
     Json,
     Mapping,
+    NetworkSize,
     Output,
     PixelSize,
     Positions,
     Quiet,
     Report,
+    Resume,
     Seed,
+    TrainingPrecision,
+    checkpoint_beside,
     open_scan,
     output_path,
     require_choice,
@@ -60,7 +64,7 @@ def train(
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="constant, one-cycle or cyclic, instead of the recipe's.")
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")] = None,
+    size: NetworkSize = None,
     split: Annotated[
         str, typer.Option("--split", help="spatial (blocks with a guard gap), random (the paper's) or none.")
     ] = "spatial",
@@ -70,8 +74,8 @@ def train(
     holdout: Annotated[
         float, typer.Option("--holdout", help="Fraction kept unseen, for ptychow evaluate.", min=0, max=0.9)
     ] = 0.0,
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    precision: TrainingPrecision = "fp32",
+    resume: Resume = False,
     tensorboard: Annotated[
         Path | None, typer.Option("--tensorboard", help="Also write TensorBoard logs to this folder.")
     ] = None,
@@ -112,9 +116,7 @@ def train(
         raise InputError("not the network of --start", field="--network", found=network, expected=model.card.network)
     network = network or ("w3" if model is None else model.card.network)
     target = output_path(output, files[0], f"_{network}.safetensors", *files)
-    checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
-    if resume and not checkpoint.exists():
-        raise InputError("nothing to resume", file=checkpoint, remedy="Train without --resume")
+    checkpoint = checkpoint_beside(target, resume)
     settings = recipe_named(
         recipe,
         epochs=epochs,

@@ -27,7 +27,7 @@ from ptychow.model import Model
 from ptychow.reconstruction import Stitching, patch_weight
 from ptychow.scan import Geometry, Scan
 from ptychow.stitch import central_crop
-from ptychow.trust import Verdict, Watch
+from ptychow.trust import FrameSample, Verdict, Watch
 
 # Frames received after which the count scale is measured even where some of the first 64 have not come.
 PATIENCE_FRAMES = 4 * SCALE_FRAMES
@@ -70,7 +70,7 @@ class LiveScan:
     patches: all of them, on disk. residuals: by index. kept: frames that were kept, by `kept_slots`. path: (b, 3) each,
     position (object pixels) and residual of the frames stitched. latest: root counts (n, n) of the newest frame.
     described, preparation: the scan as its first frames and the detector describe it; None before those have come.
-    verdict: the light of the latest frames.
+    verdict: the light of the latest frames. sample: frames that the finished object is tried on.
     """
 
     def __init__(self, model: Model, engine: Engine, settings: LiveSettings, folder: Path, name: str) -> None:
@@ -88,6 +88,7 @@ class LiveScan:
         self.unit: str | None = None
         self.described: Scan | None = None
         self.preparation: Preparation | None = None
+        self.sample = FrameSample()
         self.saturated = 0
         self.began = now()
         self.path: list[NDArray[np.float32]] = []
@@ -205,6 +206,7 @@ class LiveScan:
         if lit.any():
             found = self.engine.predict(inputs[lit])
             self.residuals[indices[lit]] = self._watch.see(inputs[lit], found)
+            self.sample.see(indices[lit], inputs[lit])
             patches[lit] = PatchSpool.rounded(central_crop(found, len(self.weight)))
         self.latest = self.preparation.root_counts(inputs[-1:])[0]
         slots = np.full(len(records), DARK, np.int32)

@@ -48,6 +48,8 @@ def finish(scan: LiveScan, reason: str) -> Reconstruction:
             canvas.add(patches[part], positions[bright[part]])
     scan.mosaic.show(canvas)
     scan.judge()
+    tried, places = scan.join.find(scan.sample.indices)
+    there = (tried >= 0) & np.isfinite(places[:, 0])
     return finished(
         canvas,
         scan.model,
@@ -67,6 +69,7 @@ def finish(scan: LiveScan, reason: str) -> Reconstruction:
         latency_seconds=scan.counters.latency(),
         final_solve_seconds=now() - began,
         light=scan.verdict.light,
+        sampled=(scan.sample.inputs[there], scan.to_pixels(places[there])),
     )
 
 
