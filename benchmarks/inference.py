@@ -306,7 +306,7 @@ def headline(cells: list[dict[str, Any]]) -> list[str]:
         f"Published PtychoNN: {notebooks:.0f} patterns/s at the notebooks' batch of 64, {published:.0f} at its best; "
         f"channels-last {last:.0f}.",
         "",
-        "| network | precision | patterns/s | / published, batch 64 | / published, its best | / PtychoNN's best of the kind |",
+        "| network | precision | patterns/s | / published, batch 64 | / published, its best | / PtychoNN's best |",
         "|---|---|---|---|---|---|",
     ]
     for network in NETWORKS:
