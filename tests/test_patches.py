@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from conftest import positions_inside, smooth_object
 from ptychow.errors import InputError
-from ptychow.patches import PatchExtractor, corners, cubic_spline_weights, resample_object
+from ptychow.patches import PatchExtractor, corners, cubic_spline_weights, few_patches, resample_object
 
 
 def test_a_patch_at_a_whole_pixel_is_the_objects_pixels():
@@ -84,3 +84,11 @@ def test_a_region_is_the_object_on_another_grid_and_nothing_beyond_it():
 def test_a_ratio_of_one_changes_nothing():
     truth = smooth_object()
     assert resample_object(truth, 1.0) is truth
+
+
+def test_few_patches_are_those_of_the_whole_object():
+    truth = smooth_object((300, 260))
+    positions = np.concatenate(
+        [positions_inside(truth, 32, 12, np.random.default_rng(0)), [np.array(truth.origin) + 16]]
+    )
+    np.testing.assert_allclose(few_patches(truth, positions, 32), PatchExtractor(truth, 32)(positions), atol=1e-5)

@@ -179,3 +179,8 @@ def test_too_large_a_gradient_is_tamed(spoiled):
     wild = (*SHORT[:2], Step(epochs=8, gradient=300))
     found = refine_positions(scan, reach=6, schedule=wild)
     assert stage_error(found.scan.positions_px, truth) < 0.6 * stage_error(scan.positions_px, truth)
+
+
+def test_too_few_frames_are_refused(spoiled):
+    with pytest.raises(InputError, match="too few that hold counts"):
+        refine_positions(spoiled[1].select(np.arange(8)), reach=2, schedule=BRIEF)

@@ -133,7 +133,7 @@ def test_the_scan_fills_the_contract(tmp_path):
     assert any("count rate" in text for text in unknown.check(scan))
 
 
-@pytest.mark.parametrize("damage", ["missing", "text", "pickle", "other", "short", "shape"])
+@pytest.mark.parametrize("damage", ["missing", "text", "pickle", "other", "short", "odd", "shape"])
 def test_what_is_no_checkpoint_is_refused(damage, tmp_path):
     path, state = tmp_path / "m.pth", published(CASES["small"])
     if damage == "text":
@@ -144,6 +144,14 @@ def test_what_is_no_checkpoint_is_refused(damage, tmp_path):
         torch.save({"layer.weight": torch.ones(3)}, path)
     elif damage == "short":
         torch.save({name: value for name, value in state.items() if "decoder2" not in name}, path)
+    elif damage == "odd":  # an encoder with one convolution more
+        last = max(int(name.split(".")[1]) for name in state if name.startswith("encoder"))
+        width = next(v for name, v in state.items() if name == "encoder.0.weight").shape[0]
+        more = {
+            f"encoder.{last + 3}.weight": torch.ones(width, width, 3, 3),
+            f"encoder.{last + 3}.bias": torch.ones(width),
+        }
+        torch.save({**state, **more}, path)
     elif damage == "shape":
         torch.save({**state, "decoder2.2.weight": torch.ones(7, 3, 3, 3)}, path)
     with pytest.raises(InputError, match=r"m\.pth") as refused:

@@ -128,7 +128,7 @@ def _outcome(file: Path, output: Path, future: Any) -> Outcome:
         error = future.exception()
         worker_died = type(error).__name__ == "KilledWorker"
         problem = (
-            f"its worker died {DEATHS} times (out of memory?)" if worker_died else f"{type(error).__name__}: {error}"
+            "its worker died again and again (out of memory?)" if worker_died else f"{type(error).__name__}: {error}"
         )
         return Outcome(file, output, "failed", 0.0, {}, problem)
     result = future.result()

@@ -148,7 +148,7 @@ class Preparation(BaseModel):
                 field="frames",
                 found=f"{len(frames)} frames of zeros",
                 expected="counts",
-                remedy="Was the shutter open, and is this the data set of the frames?",
+                remedy="Was the shutter open? If only at first it was not: ptychow prepare --frames",
             )
         return mean
 
@@ -234,16 +234,22 @@ class Preparation(BaseModel):
 
     def count_saturated(self, frames: NDArray[Any]) -> NDArray[np.int64]:
         """(n,) how many good, unmarked pixels of each stored frame (n, H, W) are at or above saturation."""
-        if self.saturation is None:
-            return np.zeros(len(frames), np.int64)
+        return self.saturated(frames).sum(axis=(1, 2))
+
+    def saturated(self, frames: NDArray[Any]) -> NDArray[np.bool_]:
+        """(n, h, w) which good, unmarked pixels of the stored frames (n, H, W), cropped and turned, are at or above
+        saturation.
+        """
         plan = self._plan(frames.shape[1:])
         turned, marked = self._valued(frames)
+        if self.saturation is None:
+            return np.zeros(turned.shape, bool)
         full = turned >= self.saturation
         if marked is not None:
             full &= ~marked
         if plan.good is not None:
             full &= plan.good
-        return full.sum(axis=(1, 2))
+        return np.asarray(full)
 
     def crop_and_turn(self, images: NDArray[Any]) -> NDArray[Any]:
         """Images (..., H, W) of the stored frames' pixels in the object's frame, in their own type."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.bad_pixels import count_once, find_bad_pixels
-from ptychow.detector_fit import network_sizes
+from ptychow.detector_fit import SIZE_MULTIPLE, network_sizes
 from ptychow.detector_steps import NOT_FINITE_REMEDY
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
@@ -19,7 +19,6 @@ from ptychow.scan import Scan
 from ptychow.scan_pattern import ScanPattern, scan_pattern
 from ptychow.words import counted
 
-SIZE_MULTIPLE = 16  # frame sizes of all networks are multiples of it
 CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
 CLIPPED_COUNTS = 100  # ... where counts are as high as this
 OFF_CENTRE = 0.03  # of the frame's side

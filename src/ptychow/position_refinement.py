@@ -128,8 +128,8 @@ def refine_positions(
     schedule: the rounds. on_round: called after each.
 
     Needs overlap: what a frame shows must be known from others. Raises InputError for a reach that is not within a
-    pixel and half a frame, PtychoWError where frames are hardly explained better than by an empty object, and what
-    `label` raises.
+    pixel and half a frame and for too few frames, PtychoWError where frames are hardly explained better than by an
+    empty object, and what `label` raises.
     """
     began = time.perf_counter()
     size = scan.frame_shape[0]
@@ -150,6 +150,11 @@ class _Refinement:
 
     def __init__(self, scan: Scan, modes: int, reach: float, device: str, seed: int) -> None:
         self.scan, self.data = measure(scan)
+        if len(self.data) <= NEIGHBOURS:
+            expected = f"more than {NEIGHBOURS}"
+            raise InputError(
+                "too few that hold counts", file=scan.name, field="frames", found=len(self.data), expected=expected
+            )
         self.reach, self.device = reach, device
         self.probe, _ = starting_probe(scan, modes, self.data.mean_pattern, self.data.good)
         self.given = self.scan.positions_px

@@ -111,7 +111,11 @@ def _network(state: dict[str, Tensor], path: str | Path) -> Any:
     parts = {part: _convolutions(state, part, path) for part in ("encoder", "decoder1", "decoder2")}
     encoder, phase = parts["encoder"], parts["decoder2"]
     levels, batch_norm = len(encoder) // 2, bool(encoder) and encoder[0].norm is not None
-    fits = levels in (3, 4) and all(len(parts[name]) in (0, 2 * levels + 1) for name in ("decoder1", "decoder2"))
+    fits = (
+        levels in (3, 4)
+        and len(encoder) == 2 * levels
+        and all(len(parts[name]) in (0, 2 * levels + 1) for name in ("decoder1", "decoder2"))
+    )
     if not (fits and phase):
         found = ", ".join(f"{name} with {len(layers)} convolutions" for name, layers in parts.items())
         raise InputError("not a PtychoNN", file=path, found=found, expected="encoder with 6 or 8, decoder2 with 7 or 9")

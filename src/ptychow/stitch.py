@@ -21,8 +21,10 @@ from ptychow.scan import ObjectImage
 
 # Relative weight of the darkest pixel: small enough not to matter where light falls, never zero.
 WEIGHT_FLOOR = 1e-3
-# Of the sums: complex128, and two of float64.
-PIXEL_BYTES = 32
+# Of the sums (complex128, and two of float64), and of the image, coverage and variance that are made of them.
+PIXEL_BYTES = 32 + 8 + 4 + 4
+# Rows at a time where something is computed of the sums.
+BAND = 256
 # Patches shifted at a time: few enough to stay in a processor's cache.
 CACHED_PATCHES = 8
 
@@ -161,13 +163,18 @@ class Canvas:
     def image(self, window: Window = EVERYWHERE) -> NDArray[np.complex64]:
         """(Y, X) complex mean of the patches, or a window of it; 0 where no patch fell."""
         total, weight = self._sum[window], self._weight[window]
-        return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0).astype(np.complex64)
+        image = np.zeros(total.shape, np.complex64)
+        return np.divide(total, weight, out=image, where=weight > 0, casting="same_kind")
 
     def variance(self) -> NDArray[np.float32]:
         """(Y, X) weighted variance of the complex patches around their mean: where patches disagree, it is large."""
-        covered = self._weight > 0
-        mean_power = np.divide(self._power, self._weight, out=np.zeros_like(self._power), where=covered)
-        return np.maximum(mean_power - np.abs(self.image().astype(np.complex128)) ** 2, 0).astype(np.float32)
+        found = np.zeros(self.shape, np.float32)
+        for rows in self._bands():
+            covered = self._weight[rows] > 0
+            weight = self._weight[rows][covered]
+            mean = self._sum[rows][covered] / weight
+            found[rows][covered] = np.maximum(self._power[rows][covered] / weight - np.abs(mean) ** 2, 0)
+        return found
 
     def disagreement(self) -> float:
         """What part of the patches' amplitude their mean does not share: sqrt(1 - sum |mean|^2 w / sum |patch|^2 w).
@@ -175,10 +182,17 @@ class Canvas:
         0 where all patches agree wherever they overlap (or nothing overlaps); it tells wrong orientation, positions
         and probe, which a patch alone may explain.
         """
-        covered = self._weight > 0
-        shared = (np.abs(self._sum[covered]) ** 2 / self._weight[covered]).sum()
-        total = self._power[covered].sum()
+        shared = total = 0.0
+        for rows in self._bands():
+            covered = self._weight[rows] > 0
+            shared += (np.abs(self._sum[rows][covered]) ** 2 / self._weight[rows][covered]).sum()
+            total += self._power[rows][covered].sum()
         return float(np.sqrt(max(0.0, 1 - shared / total))) if total > 0 else 0.0
+
+    def _bands(self) -> Iterator[slice]:
+        """Rows, so many at a time that what is computed of them takes little memory."""
+        for start in range(0, self.shape[0], BAND):
+            yield slice(start, start + BAND)
 
     def object_image(self, source: str) -> ObjectImage:
         """The mean as an `ObjectImage` in the frame of the positions."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ptychow.detector import Preparation
 from ptychow.model import FOREIGN_PATTERN, SIMILAR_PATTERN, Model, ModelCard
 from ptychow.orientation import Orientation
-from ptychow.patches import PatchExtractor
+from ptychow.patches import few_patches
 from ptychow.residual import Reference, frame_residuals
 from ptychow.scan import ObjectImage, Scan
 from ptychow.stitch import Canvas, probe_weight
@@ -249,7 +249,7 @@ def object_residual(
     """
     if model.probe is None or not len(positions_px):
         return None
-    patches = PatchExtractor(image, model.patch_size)(positions_px)
+    patches = few_patches(image, positions_px, model.patch_size)
     measured, good = preparation.root_counts(inputs), preparation.output_mask(frame_shape)
     return float(np.median(frame_residuals(measured, patches, model.probe, good)))
 

@@ -1,11 +1,13 @@
 """`ptychow calibrate` from a scan file to Model, object and picture; and `train` going on from a Model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from ptychow.formats import read_scan, write_scan
 from ptychow.model import Model
+from ptychow.scan import Geometry
 
 QUICK = ("--network", "w3", "--steps", 2, "--diffraction-steps", 0, "--device", "cpu")
 
@@ -79,3 +81,18 @@ def test_training_options_that_contradict_each_other(scan_file, model_file, ptyc
     assert code == 2 and "not the network of --start" in complaint
     code, _, complaint = ptychow("train", scan_file, "--no-labels")
     assert code == 2 and "--physics amplitude" in complaint
+
+
+def test_the_object_is_never_written_over_the_scan(scan_file, ptychow):
+    before = scan_file.read_bytes()
+    target = scan_file.with_suffix(".safetensors")
+    code, _, complaint = ptychow("calibrate", scan_file, *QUICK, "--probe-epochs", 0, "--output", target)
+    assert code == 2 and "would overwrite the input" in complaint and str(scan_file) in complaint
+    assert scan_file.read_bytes() == before and not target.exists()
+
+
+def test_what_is_wrong_with_a_scan_is_said_to_the_quiet_too(scan, tmp_path, ptychow):
+    path = tmp_path / "unknown.cxi"
+    write_scan(path, replace(scan, positions=scan.positions_px, position_unit="px", geometry=Geometry()))
+    code, shown, complaint = ptychow("calibrate", path, *QUICK, "--probe-epochs", 0, "--quiet")
+    assert code == 0 and shown == "" and "pixel size" in complaint

@@ -156,3 +156,21 @@ def test_a_teacher_labels_scans_that_have_no_labels(trained, scan, scan_file, tm
     # Where there are labels, what is measured on the held-out part is measured with them.
     code, shown, _ = ptychow("train", scan_file, *QUICK, *options)
     assert code == 0 and "held-out part" in shown
+
+
+@pytest.mark.parametrize(
+    "options", [("--start",), ("--physics", "amplitude", "--no-labels", "--start"), ("--teacher",)]
+)
+def test_the_model_it_begins_with_is_not_written_over(trained, scan_file, ptychow, options):
+    begun = scan_file.with_name("scan_w3.safetensors")
+    trained.model.save(begun)
+    before = begun.read_bytes()
+    code, _, complaint = ptychow("train", scan_file, *QUICK, *options, begun)
+    assert code == 2 and "would overwrite the input" in complaint
+    assert begun.read_bytes() == before
+
+
+def test_a_size_does_not_go_with_a_model_that_has_one(trained, scan_file, tmp_path, ptychow):
+    trained.model.save(tmp_path / "start.safetensors")
+    code, _, complaint = ptychow("train", scan_file, *QUICK, "--size", 16, "--start", tmp_path / "start.safetensors")
+    assert code == 2 and "--size: does not go with --start" in complaint

@@ -201,3 +201,12 @@ def test_a_browser_that_lags_gets_the_newest_not_all(trained, scan, monkeypatch)
             if isinstance(message, bytes) and unpacked(message)[0]["kind"] == "tiles":
                 places += [tuple(place) for place in unpacked(message)[0]["places"]]
     assert len(places) == len(set(places)) > 2
+
+
+def test_the_page_answers_under_the_address_that_is_shown(finished_session):
+    with LiveServer(finished_session, "127.0.0.2", port=0) as server:
+        host = f"127.0.0.2:{server.port}"
+        assert server.url == f"http://{host}/"
+        connection = http.client.HTTPConnection("127.0.0.2", server.port, timeout=5)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200

@@ -4,15 +4,18 @@ import time
 from dataclasses import replace
 from threading import Event, Thread
 
+import h5py
 import numpy as np
 import pytest
 from scripted import Script, difference, frames_of, in_steps, positions_of, run, start_of, whole
 
 from ptychow.engines import open_engine
 from ptychow.errors import InputError, PtychoWError
+from ptychow.formats import write_scan
 from ptychow.live import session as session_module
 from ptychow.live.pipeline import LiveSettings
 from ptychow.live.records import Corrupt, End, FrameRecord, PositionRecord, SourceBack, SourceLost, now
+from ptychow.live.result import detectors_scan
 from ptychow.live.session import Session
 from ptychow.live.spool import SlotFile
 from ptychow.reconstruction import reconstruct
@@ -295,3 +298,57 @@ def test_what_the_transport_lost_is_told(trained, scan):
 def test_a_scan_without_counts_is_an_error_not_a_picture(trained, scan):
     with pytest.raises(InputError, match=r"hold no counts|no frame"):
         run(trained.model, whole(replace(scan, frames=0 * scan.frames)))
+
+
+def test_garbage_does_not_stand_for_a_frame(trained, scan):
+    """A message that nobody can read is counted; the scan goes on until its frames have come."""
+    garbage = [Corrupt(None, "no message"), Corrupt(None, "no message")]
+    steps = [[start_of(scan, expected=80), *positions_of(scan)], frames_of(scan, range(70)) + garbage * 5, 0.3]
+    steps += [frames_of(scan, range(70, 80))]
+    _, [(_, found)] = run(trained.model, steps)
+    assert counters(found)["stitched"] == 80
+    assert counters(found)["corrupt"] == 10 and counters(found)["lost"] == 0
+
+
+def test_a_dark_frame_far_away_does_no_harm(trained, scan):
+    frames = scan.frames.copy()
+    frames[79] = 0
+    positions = [*positions_of(scan, range(79)), PositionRecord(79, (1.0, 1.0), scan.position_unit, now())]
+    steps = [[start_of(scan), *positions], *in_steps(frames_of(replace(scan, frames=frames)), 16), [End(80, "end")]]
+    _, [(_, found)] = run(trained.model, steps)
+    assert difference(found, reconstruct(scan.select(np.arange(79)), trained.model, device="cpu")) < FLOAT16
+
+
+def test_no_more_scans_are_taken_than_were_asked_for(trained, scan):
+    """A series that begins while the last scan asked for is being solved is not begun."""
+    steps = [*whole(scan, series=1), *whole(scan, series=2)]
+    session, results = run(trained.model, steps)
+    assert len(results) == 1 and session.astray >= 80
+
+
+@pytest.mark.parametrize("own_positions", [True, False])
+def test_frames_to_refine_come_from_the_detectors_file(trained, scan, tmp_path, own_positions):
+    came = [index for index in range(80) if index != 7]
+    steps = [[start_of(scan, expected=80)], frames_of(scan, came) + positions_of(scan), [End(80, "end")]]
+    write_scan(tmp_path / "own.cxi", replace(scan, positions=scan.positions[::-1].copy(), object=None))
+    with h5py.File(tmp_path / "run_master.h5", "w") as file:
+        file["entry/instrument/detector/detectorSpecific/nimages"] = 80
+        file["entry/data/data_000001"] = scan.frames
+    path = tmp_path / ("own.cxi" if own_positions else "run_master.h5")
+    read = []
+    run(trained.model, steps, follow_up=[lambda live, result, given_up: read.append(detectors_scan(live, path))])
+    np.testing.assert_array_equal(read[0].frames[:], scan.frames[came])
+    np.testing.assert_allclose(read[0].to_pixels(read[0].positions), scan.positions_px[came])
+
+
+def test_a_detectors_file_of_another_length_is_refused(trained, scan, tmp_path):
+    write_scan(tmp_path / "short.cxi", scan.select(np.arange(50)))
+
+    def refused(live, result, given_up):
+        with pytest.raises(InputError, match=r"short\.cxi"):
+            detectors_scan(live, tmp_path / "short.cxi")
+        seen.append(True)
+
+    seen = []
+    run(trained.model, whole(scan), follow_up=[refused])
+    assert seen

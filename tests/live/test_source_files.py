@@ -85,10 +85,10 @@ def test_a_file_being_written(tmp_path, stall):
     assert not corrupt(records)
 
 
-def data_file(folder, number, first, last, numbered=True):
+def data_file(folder, number, first, last, numbered=True, source=SCAN.frames):
     with h5py.File(folder / f"run_data_{number:06}.h5", "w") as file:
         frames = file.create_dataset(
-            "entry/data/data", data=SCAN.frames[first:last], chunks=(1, 16, 24), **hdf5plugin.Bitshuffle(cname="lz4")
+            "entry/data/data", data=source[first:last], chunks=(1, 16, 24), **hdf5plugin.Bitshuffle(cname="lz4")
         )
         if numbered:
             frames.attrs["image_nr_low"], frames.attrs["image_nr_high"] = first + 1, last
@@ -326,3 +326,23 @@ def test_a_missing_library_is_named_with_the_pip_line(module, arguments):
     script += f"try: open_sources(*{arguments})\nexcept Exception as error: print(type(error).__name__, error)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown.startswith("MissingExtraError") and "pip install 'ptychow[live]'" in shown
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_dark_and_damaged_frames_do_not_end_a_file(tmp_path, numbered, monkeypatch):
+    monkeypatch.setattr(growing, "MOST_AT_ONCE", 8)
+    dark = SCAN.frames.copy()
+    dark[10:12] = 0
+    data_file(tmp_path, 1, 0, 40, numbered, dark)
+    data_file(tmp_path, 2, 40, 60, numbered)
+    master_file(tmp_path)
+    with h5py.File(tmp_path / "run_data_000001.h5") as file:
+        chunk = file["entry/data/data"].id.get_chunk_info(20)
+    with (tmp_path / "run_data_000001.h5").open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    source = GrowingFrames(tmp_path / "run_master.h5", idle=4.0)
+    records = gathered([source], finished(source))
+    came = sorted(record.index for record in frames_of(records))
+    assert came == [index for index in range(60) if index != 20]
+    assert [record.index for record in corrupt(records)] == [20]

@@ -8,7 +8,7 @@ import pytest
 
 from ptychow.errors import InputError
 from ptychow.scan import ObjectImage
-from ptychow.solver import METHODS, flat_object, iterate, label, measure, method_named
+from ptychow.solver import METHODS, engine, flat_object, iterate, label, measure, method_named
 from ptychow.solver.engine import PLATEAU_EPOCHS, on_plateau
 
 pytest.importorskip("ptychi.api.task")
@@ -196,3 +196,22 @@ def test_methods_are_told_apart():
         assert method_named(name) is method
         assert method.name == name
         assert any(character.isdigit() for character in method.source)
+
+
+def test_seconds_alone_are_not_cut_short_by_the_most_epochs(scan, data, flat, monkeypatch):
+    monkeypatch.setattr(engine, "MOST_EPOCHS", 2)
+    found = iterate(data, scan.positions_px, flat, scan.probe, seconds=1.5, device="cpu")
+    assert len(found.errors) > 2
+
+
+def test_marked_pixels_are_not_saturated_ones(scan):
+    frames = scan.frames[:].astype(np.uint16)
+    frames[3] = 65535  # the detector dropped it
+    frames[5, 2, 2] = 65535
+    _, data = measure(replace(scan, frames=frames, saturation=60000.0))
+    assert data.good.all() and len(data) == len(scan) - 1
+    assert not any("saturated" in note for note in data.notes)
+    wrapped = scan.frames[:].astype(np.int16)
+    wrapped[5, 2, 2] = -5000  # 60536 as a 16-bit integer with a sign has it
+    _, data = measure(replace(scan, frames=wrapped, saturation=60000.0))
+    assert (~data.good).sum() == 1

@@ -34,3 +34,13 @@ def test_a_network_learns_from_it(trained, scan):
 def test_a_scan_of_another_instrument_is_refused(trained, scan):
     with pytest.raises(InputError):
         taught_by(trained.model, replace(scan, frames=scan.frames[:, :16, :16], mask=None), "cpu")
+
+
+def test_a_teacher_that_crops_labels_its_own_pixels(scan):
+    recipe = recipe_named("ptychow", epochs=1, batch_size=8, virtual=0)
+    teacher = train(scan, "w3", recipe, settings=TINY, size=16, split="none", device="cpu").model
+    assert teacher.patch_size == 16 < scan.frame_shape[0]
+    taught = taught_by(teacher, replace(scan, object=None), "cpu")
+    assert taught.label_patches.shape[1:] == (16, 16)
+    learnt = train(taught, "w3", recipe, settings=TINY, size=16, split="none", device="cpu")
+    assert np.isfinite(learnt.history.train_loss[-1])

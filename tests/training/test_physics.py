@@ -238,3 +238,19 @@ def test_what_physics_needs(scan):
         PhysicsLoss(scan, Preparation(resample=16), scan.probe, frames)
     with pytest.raises(InputError, match="complex loss"):
         train(scan, "w3", recipe_named("paper", physics="amplitude"), device="cpu")
+
+
+def test_frames_without_counts_are_left_out(trained, scan):
+    frames = scan.frames.copy()
+    frames[::2] = 0
+    network = trained.model.network
+    losses = []
+    for one in (replace(scan, frames=frames), scan):
+        loss = PhysicsLoss(one, trained.model.prepare_for(scan), scan.probe, np.arange(len(scan)))
+        losses.append([float(loss(network, np.random.default_rng(k)).detach()) for k in range(4)])
+    assert np.mean(losses[0]) < 2 * np.mean(losses[1])
+    dark = PhysicsLoss(
+        replace(scan, frames=0 * frames), trained.model.prepare_for(scan), scan.probe, np.arange(len(scan))
+    )
+    with pytest.raises(InputError, match="no frame with counts"):
+        dark(network, np.random.default_rng(0))

@@ -89,7 +89,9 @@ def calibrate(
     if minutes is not None and (steps is not None or resume):
         other = "--resume" if steps is None else "--steps"
         raise InputError(f"does not go with {other}", field="--minutes", remedy="Give the number of steps")
-    target = output_path(output, file, f"_{network}.safetensors")
+    given = () if positions is None else (positions,)
+    target = output_path(output, file, f"_{network}.safetensors", *given)
+    image = output_path(target.with_suffix(".cxi"), file, ".cxi", *given)
     checkpoint = checkpoint_beside(target, resume)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     warn_of_findings(report, scan)
@@ -123,7 +125,8 @@ def calibrate(
             seed=seed,
             device=device,
             precision=precision,
-            checkpoint=checkpoint,
+            # How many steps fit into some minutes is found anew each time: nothing to go on with.
+            checkpoint=checkpoint if minutes is None else None,
             resume=resume,
             on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
         )
@@ -138,9 +141,9 @@ def calibrate(
     result = reconstruct(scan, model, device=device, precision=precision)
     for warning in result.warnings:
         report.warn(warning)
-    image, picture = target.with_suffix(".cxi"), target.with_suffix(".png")
     result.save(image)
     report.wrote("object", image)
+    picture = target.with_suffix(".png")
     result.save_picture(picture)
     report.wrote("picture", picture)
     report.finish({"network": network, **model.card.training, "reconstruction": result.summary})

@@ -71,7 +71,8 @@ Epochs = Annotated[
     typer.Option("--epochs", help="Passes over all frames; by default until the error is on a plateau.", min=1),
 ]
 ProbeModes = Annotated[
-    int | None, typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.")
+    int | None,
+    typer.Option("--modes", help="Incoherent probe modes; by default as many as the scan's probe has.", min=1),
 ]
 # Of trainings.
 NetworkSize = Annotated[int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")]
@@ -196,11 +197,9 @@ def _progress_lines(title: str, total: float | None) -> Advance:
 
 
 def warn_of_findings(report: Report, scan: Scan) -> None:
-    """Warn people of what `ptychow inspect` calls wrong with a scan, before hours are spent on it."""
+    """Warn of what `ptychow inspect` calls wrong with a scan, before hours are spent on it."""
     from ptychow.inspection import inspect_scan
 
-    if not report.speaks:
-        return
     with report.progress("Looking at the frames", len(scan)) as advance:
         found = inspect_scan(scan, on_frames=advance)
     for finding in found.findings:

@@ -43,7 +43,7 @@ def label(
         bool, typer.Option("--refine-positions", help="Correct the scan positions first (minutes).")
     ] = False,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Frames a step; the solver's by default.")
+        int | None, typer.Option("--batch-size", help="Frames a step; the solver's by default.", min=1)
     ] = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -56,12 +56,14 @@ def label(
     """Reconstruct object and probe iteratively (Pty-Chi) and write the scan with them."""
     from ptychow.solver import choose_modes, method_named, require_memory
     from ptychow.solver import label as run
+    from ptychow.solver.engine import choose_noise
     from ptychow.solver.labelling import solver_device
 
     report = Report(as_json, quiet)
     target = output_path(output, file, "_labelled.cxi")
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     method = method_named(solver)
+    choose_noise(method, noise)
     memory = require_memory(scan, method, batch_size, choose_modes(scan, modes))
     report.line(f"{method.title}: {len(scan):,} frames, about {memory.needed:.1f} GiB of memory")
     if memory.tight:

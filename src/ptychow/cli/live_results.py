@@ -32,14 +32,14 @@ class Refining:
         A file that is not there yet, or is among those `watched`, is still to be written.
         """
         from ptychow.errors import InputError
-        from ptychow.formats import read_scan
+        from ptychow.formats import recognise
         from ptychow.solver.engine import require_pty_chi
 
         require_pty_chi()
         if self.file is None or self.file in watched:
             return
         if self.file.exists():
-            read_scan(self.file)
+            recognise(self.file)
         elif not self.file.parent.is_dir():
             raise InputError("no such folder", file=self.file, field="--refine-from")
 
@@ -93,14 +93,13 @@ class Results:
     def refine(self, scan: LiveScan, result: Reconstruction, given_up: Event) -> Reconstruction:
         """The result refined, where that is wanted; as far as it has come when given up."""
         from ptychow.errors import PtychoWError
-        from ptychow.formats import read_scan
-        from ptychow.live.result import kept_scan
+        from ptychow.live.result import detectors_scan, kept_scan
         from ptychow.refinement import refine_reconstruction
 
         how = self.refining
         if how is None:
             return result
-        frames = kept_scan(scan) if how.file is None else read_scan(how.file)
+        frames = kept_scan(scan) if how.file is None else detectors_scan(scan, how.file)
         if frames is None:
             raise PtychoWError("no frames were kept")
         refined = refine_reconstruction(

@@ -115,7 +115,10 @@ def train(
     if model is not None and network not in (None, model.card.network):
         raise InputError("not the network of --start", field="--network", found=network, expected=model.card.network)
     network = network or ("w3" if model is None else model.card.network)
-    target = output_path(output, files[0], f"_{network}.safetensors", *files)
+    if size is not None and model is not None:
+        raise InputError("does not go with --start", field="--size", remedy="The Model knows its frames")
+    inputs = [*files, *(path for path in (start, teacher, positions) if path is not None)]
+    target = output_path(output, files[0], f"_{network}.safetensors", *inputs)
     checkpoint = checkpoint_beside(target, resume)
     settings = recipe_named(
         recipe,
@@ -131,7 +134,7 @@ def train(
         raise InputError("goes with one scan", field="--positions", found=f"{len(files)} scans")
     scans = [open_scan(file, mapping, pixel_size_nm, positions) for file in files]
     labelled = scans if teacher is None else _taught(report, teacher, scans, device)
-    with report.progress("Training", settings.epochs) as advance, _log(tensorboard) as log:
+    with report.progress("Training", settings.epochs) as advance, _log(tensorboard if is_first() else None) as log:
 
         def on_epoch(history: History) -> None:
             validated = f", validation {history.validation_loss[-1]:.4f}" if history.validation_loss else ""
@@ -177,6 +180,9 @@ def _taught(report: Report, teacher: Path, scans: list[Scan], device: str) -> li
     from ptychow.training.distillation import taught_by
 
     model = Model.load(teacher)
+    for scan in scans:
+        for warning in model.check(scan):
+            report.warn(warning)
     with report.progress("Asking the teacher", len(scans)) as advance:
         taught = []
         for scan in scans:

@@ -17,7 +17,8 @@ class Counts:
     """Frames, by what became of them.
 
     expected: as start and end of the scan say, or first to last index; None where nothing says.
-    received: messages that were frames, or should have been. distinct: different frames among them.
+    received: messages that were frames, or should have been. distinct: different frames among them, as far as their
+    index is known.
     corrupt: could not be decoded, or are no frame of this scan. duplicate: had come before.
     skipped: given up by the operator's rule because the machine was too slow. queued: received, not yet decoded.
     decoded: could be read. dark: of these, held no counts. inferred: went through the network. refused: of these,

@@ -93,7 +93,8 @@ class Intake:
             self.warn(f"{frames} frames are said to come: not believed")
 
     def _receive_corrupt(self, record: Corrupt) -> None:
-        index, distinct = record.index, 1
+        # What does not say which frame it was may have come twice, or be none at all.
+        index, distinct = record.index, 0
         if index is not None and 0 <= index <= LARGEST_INDEX:
             with self._lock:
                 before = self._seen.distinct

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
+from ptychow.formats import read_scan
 from ptychow.live.counters import Counts
 from ptychow.live.join import DARK
 from ptychow.live.pipeline import LiveScan
@@ -22,13 +24,17 @@ from ptychow.words import counted
 
 def finish(scan: LiveScan, reason: str) -> Reconstruction:
     """The Reconstruction of the frames that met their positions, which equals that of the same frames read from a file
-    up to the spool's float16. reason: why the scan is over.
+    up to the spool's float16, where the bad pixels are known: live they are looked for in the first frames, offline in
+    frames of the whole scan. reason: why the scan is over.
 
     Raises InputError where there is no such frame, PtychoWError where the disk has no room to solve the constants.
     """
     counts = final_counts(scan)
     placed = scan.join.placed()
     slots, positions = scan.join.find(placed)
+    near = slots != DARK  # where frames without counts were has not been looked at yet
+    near[~near] = scan.mosaic.fits(scan.to_pixels(positions[~near])) if scan.preparation is not None else True
+    placed, slots, positions = placed[near], slots[near], positions[near]
     bright = np.flatnonzero(slots != DARK)
     if not bright.size:
         found = f"{counts.received} frames, {scan.join.positions} positions"
@@ -123,6 +129,24 @@ class KeptFrames:
         """As `Frames`."""
         chosen = self.slots[index]
         return self.file.get(int(chosen)) if np.ndim(chosen) == 0 else np.stack([self.file.get(int(s)) for s in chosen])
+
+
+def detectors_scan(scan: LiveScan, path: Path) -> Scan:
+    """The frames of the detector's own file at the positions that came live: the k-th frame there is that of index k.
+
+    Raises InputError where the file cannot be read, or does not hold as many frames as were expected.
+    """
+    placed, counts = scan.join.placed(), final_counts(scan)
+    positions = np.zeros((counts.expected or 0, 2))
+    positions[placed] = scan.join.find(placed)[1]
+    table, unit = scan.folder / "positions.npy", "m" if scan.unit == "m" else "px"
+    np.save(table, positions)
+    stored = read_scan(
+        path, mapping={"positions_file": str(table), "position_columns": "1,2", "position_unit": unit}
+    ).select(placed)
+    if stored.geometry.pixel_size is not None or scan.described is None:
+        return stored
+    return replace(stored, geometry=scan.described.geometry)
 
 
 def kept_scan(scan: LiveScan) -> Scan | None:

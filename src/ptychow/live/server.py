@@ -121,9 +121,11 @@ class LiveServer:
             why = getattr(error, "strerror", None) or error
             raise PtychoWError(f"cannot listen on {parsed} port {port}: {why}") from None
         self.port = self._socket.getsockname()[1]
-        names = ["localhost", "127.0.0.1", "[::1]"]
-        hosts = {f"{name}:{self.port}" for name in names} if parsed.is_loopback else None
         shown = "127.0.0.1" if parsed.is_unspecified else f"[{parsed}]" if parsed.version == 6 else str(parsed)
+        names = {"localhost", "127.0.0.1", "[::1]", shown}
+        # Browsers leave HTTP's own port out.
+        ports = [f":{self.port}", ""] if self.port == 80 else [f":{self.port}"]
+        hosts = {name + port for name in names for port in ports} if parsed.is_loopback else None
         self.url = f"http://{shown}:{self.port}/" + (f"?token={token}" if token else "")
         config = uvicorn.Config(
             Guard(application(session), hosts, token),

@@ -182,7 +182,7 @@ class Session:
                 if not self._open:
                     return
         series = self._newest_series if record.series is None else record.series
-        if series > self._newest_series and isinstance(record, Start | Frame):
+        if series > self._newest_series and isinstance(record, Start | Frame) and self._takes_another():
             self._begin(series)
         running = self._open.get(series)
         if running is not None:
@@ -195,6 +195,12 @@ class Session:
                 remember(self.warnings, record.reason)
             elif series > self._newest_series:
                 remember(self.warnings, f"series {series} was heard of, and no frame of it")
+
+    def _takes_another(self) -> bool:
+        """Whether another scan is wanted: not where those asked for have all come, one that was broken off aside."""
+        complete = [running.scan.intake for running in self._open.values()]
+        ended = sum(intake.ended is not None or intake.is_complete() for intake in complete)
+        return not self.scans or self.finished + ended < self.scans
 
     def _has_just_closed(self) -> bool:
         """Whether a scan was over so lately that positions may still be its own."""

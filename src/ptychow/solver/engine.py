@@ -6,6 +6,7 @@ shifts, and it changes settings of the whole process: everything of that kind is
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import warnings
@@ -103,14 +104,20 @@ def iterate(
     """
     require_pty_chi()
     chosen = method_named(method)
-    noise = noise or chosen.noise_models[0]
-    if noise not in chosen.noise_models:
-        expected = " or ".join(chosen.noise_models)
-        raise InputError(f"{chosen.title} knows no such model", field="noise", found=noise, expected=expected)
+    noise = choose_noise(chosen, noise)
     positions_px = np.asarray(positions_px, np.float64)
     _require_fit(data, positions_px, start, probe)
     task = _Task(data, positions_px, start, probe, chosen, noise, batch_size, position_step, free_probe, device, seed)
     return task.run(epochs, seconds, on_epoch)
+
+
+def choose_noise(method: Method, noise: str | None) -> str:
+    """The noise model: the one named, or the method's own. Raises InputError for one that the method does not know."""
+    chosen = noise or method.noise_models[0]
+    if chosen not in method.noise_models:
+        expected = " or ".join(method.noise_models)
+        raise InputError(f"{method.title} knows no such model", field="noise", found=chosen, expected=expected)
+    return chosen
 
 
 def require_pty_chi() -> None:
@@ -192,7 +199,8 @@ class _Task:
                 errors: list[float] = []
                 seconds = 0.0
                 until_plateau = epochs is None and limit is None
-                for epoch in range(1, (epochs or MOST_EPOCHS) + 1):
+                most = MOST_EPOCHS if until_plateau else epochs
+                for epoch in range(1, most + 1) if most else itertools.count(1):
                     began = time.perf_counter()
                     self.task.run(1)
                     errors.append(self._error(good))

@@ -52,13 +52,13 @@ def measure(scan: Scan) -> tuple[Scan, Measurement]:
     """
     with about(scan.name):
         fields, found = detector_of(scan)
+        watched = Preparation(**fields)
         # Saturated pixels are left out here, not cut.
-        detector = Preparation(**{**fields, "saturation": None}).as_counts()
+        detector = watched.replace(saturation=None).as_counts()
     frames = np.empty(scan.frames.shape, np.float32)
     saturated = np.zeros(scan.frame_shape, bool)
     for indices, batch in scan.batches(256):
-        if scan.saturation is not None:
-            saturated |= (batch >= scan.saturation).any(axis=0)
+        saturated |= watched.saturated(batch).any(axis=0)
         with about(scan.name):
             frames[indices] = detector.apply(batch)[:, 0]
     good = np.ones(scan.frame_shape, bool) if detector.mask is None else detector.mask

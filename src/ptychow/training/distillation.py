@@ -29,4 +29,8 @@ def taught_by(teacher: Model, scan: Scan, device: str = "auto") -> Scan:
     engine = TorchEngine(teacher, choose_device(device))
     parts = [slice(start, start + BATCH) for start in range(0, len(scan), BATCH)]
     patches = np.concatenate([engine.predict(preparation.apply(scan.frames[part])) for part in parts])
-    return replace(scan, object=None, label_patches=patches)
+    pixel, metadata = preparation.output_geometry(scan.geometry, scan.frame_shape).pixel_size, dict(scan.metadata)
+    metadata.pop("label_pixel_size", None)
+    if pixel is not None:
+        metadata["label_pixel_size"] = str(pixel)
+    return replace(scan, object=None, label_patches=patches, metadata=metadata)

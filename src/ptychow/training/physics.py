@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ Mismatch = Literal["amplitude", "poisson"]
 GROUP = 16
 # The constants of a few patches are found in a few sweeps.
 SWEEPS = 30
+# Groups drawn before a scan is taken to be dark.
+MOST_DRAWS = 100
 
 
 class PhysicsLoss:
@@ -68,17 +70,31 @@ class PhysicsLoss:
 
     def __call__(self, network: nn.Module, generator: np.random.Generator, half: bool = False) -> Tensor:
         """The loss of one group drawn at random; gradients reach the network's weights."""
-        group = self._frames[self._groups[generator.integers(len(self._groups))]]
         device = next(network.parameters()).device
+        group, raw, measured = self._draw(generator)
         with about(self._scan.name):
-            raw = self._scan.frames[group]
             inputs = torch.from_numpy(self._preparation.apply(raw)).to(device, memory_format=torch.channels_last)
-            counts = torch.from_numpy(self._counts.apply(raw)[:, 0]).to(device)
+        counts = torch.from_numpy(measured).to(device)
         with frozen_statistics(network), torch.autocast(device.type, torch.bfloat16, enabled=half):
             amplitude, phase = network(inputs)
         patches = torch.polar(amplitude[:, 0].float(), phase[:, 0].float())
         common = through_common_object(patches, self._positions[group], self._weight)
         return mismatch(common, self._probe.to(device), counts, self._good.to(device), self._kind)
+
+    def _draw(self, generator: np.random.Generator) -> tuple[Indices, NDArray[Any], NDArray[np.float32]]:
+        """A group's frames that hold counts: indices (b,), as stored (b, H, W), and prepared counts (b, n, n).
+
+        Frames without counts (shutter closed, or dropped by the detector) are no measured darkness.
+        """
+        for _ in range(MOST_DRAWS):
+            group = self._frames[self._groups[generator.integers(len(self._groups))]]
+            raw = self._scan.frames[group]
+            with about(self._scan.name):
+                counts = self._counts.apply(raw)[:, 0]
+            lit = counts.any(axis=(1, 2))
+            if lit.any():
+                return group[lit], raw[lit], counts[lit]
+        raise InputError("no frame with counts was met", file=self._scan.name, field="frames")
 
 
 def through_common_object(patches: Tensor, positions_px: NDArray[np.float64], weight: NDArray[np.float32]) -> Tensor:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptychow.detector import SCALE_FRAMES, Preparation
+from ptychow.optics.propagation import expected_counts
 from ptychow.optics.random_samples import RandomSamples
 from ptychow.stitch import probe_weight
 from ptychow.training.data import turn_real
-from ptychow.training.virtual import expected_counts
 
 # The exposure of a frame differs from the mean one by up to this part of it.
 INTENSITY_JITTER = 0.1

@@ -83,6 +83,8 @@ export class LiveData {
         amplitude: Float32Array.from(plane(0, Uint16Array), (value) => value * step),
         phase: Float32Array.from(plane(1, Int16Array), (value) => (value * Math.PI) / 32767),
         coverage: Float32Array.from(plane(2, Uint16Array), (value) => value / 100),
+        // Until it is unwrapped anew, the phase of before is nearer than a wrapped one.
+        unwrapped: this.tiles.get(`${row},${column}`)?.unwrapped,
       };
       this.tiles.set(`${row},${column}`, tile);
       const [top, left] = [row * size, column * size];
@@ -104,7 +106,7 @@ export class LiveData {
     const tile = this.tiles.get(`${row},${column}`);
     if (!tile) return NaN;
     const index = (Math.floor(y) - row * this.size) * this.size + Math.floor(x) - column * this.size;
-    return tile.coverage[index] > 0 ? tile[layer][index] : NaN;
+    return tile.coverage[index] > 0 && tile[layer] ? tile[layer][index] : NaN;
   }
 
   /** What the frames' middles light, in object pixels: the path, and a third of a patch about it. */

@@ -88,6 +88,7 @@ class GrowingFrames(GrowingSource):
         self._is_dectris = path.name.endswith("_master.h5")
         self._master_read = not self._is_dectris
         self._read: dict[Path, int] = {}  # frames read of each file
+        self._lengths: dict[Path, tuple[int, int]] = {}  # of each file: frames that it holds, and held a while ago
         self._complete: set[Path] = set()
         self._extent = _Extent()
         self._at_once = MOST_AT_ONCE
@@ -101,10 +102,9 @@ class GrowingFrames(GrowingSource):
             parts = self._parts()
             for part in parts:
                 if part not in self._complete:
-                    found = self._look_at(part, parts)
-                    if not found and part != parts[-1]:
+                    records += self._look_at(part, parts)
+                    if part != parts[-1] and self._exhausted(part):
                         self._complete.add(part)  # who has a successor grows no more
-                    records += found
                     self._problem = ""
                 if records:
                     break
@@ -139,6 +139,7 @@ class GrowingFrames(GrowingSource):
             first, done = self._first_of(path, dataset, parts), self._read.get(path, 0)
             last = min(done + min(self._at_once, room), dataset.shape[0], LARGEST_INDEX + 1 - first)
             settled = self._extent.settled(path, dataset)
+            self._lengths[path] = dataset.shape[0], settled
             of_channel = [(self._channel, self._channel + 1)] if dataset.ndim == 4 else []
             try:
                 frames = read_part(dataset, [(done, last), *of_channel], path, self._dataset).reshape(-1, *shape)
@@ -156,6 +157,11 @@ class GrowingFrames(GrowingSource):
         records: list[Record] = [FrameRecord(first + done + k, frame, received_at) for k, frame in enumerate(frames)]
         return [Start(self._expected, shape), *records] if begins and not self._is_dectris else records
 
+    def _exhausted(self, path: Path) -> bool:
+        """Whether all that a file holds has been read, and it has not grown for a while."""
+        length, settled = self._lengths.get(path, (0, -1))
+        return self._read.get(path, 0) == length == settled
+
     def _first_of(self, path: Path, dataset: h5py.Dataset, parts: list[Path]) -> int:
         """Index of a file's first frame: Dectris' own number (it begins with 1), or how many are in those before."""
         number = np.ravel(dataset.attrs.get("image_nr_low", ()))
@@ -165,7 +171,7 @@ class GrowingFrames(GrowingSource):
         missing = self._is_dectris and int(path.stem[-6:]) != len(before) + 1
         if missing or not set(before) <= self._complete:
             raise InputError("does not say which frames it holds, and those before it are not complete", file=path)
-        return sum(self._read[part] for part in before)
+        return sum(self._read.get(part, 0) for part in before)
 
     def _look_at_master(self) -> list[Record]:
         """What a Dectris master file says of all frames."""
