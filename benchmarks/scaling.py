@@ -11,6 +11,7 @@ them away from one process is measured beside PtychoNN, which has no batch norm.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ from ptychow.training import Split, recipe_named, train
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SECONDS, BATCH = 5.0, 64
 TRAINED = ("ptychonn", "w3")
+INFERRING = {"w3": "W3", "w3f": "W3-fast"}
 # Detectors of the table: frames a second. Bytes a pixel as sent, and what bitshuffle-LZ4 leaves of sparse counts.
 DETECTORS, SIZES, BYTES, COMPRESSION = (10_000, 100_000), (64, 128), 2, 5
 # Babu et al., Nat Commun 14:7059 (2023): 128 x 128 pixels, phase only, one workstation GPU, without stitching.
@@ -66,14 +68,14 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     everything, nothing = np.arange(len(scan)), np.zeros(0, np.int64)
     split = [Split("random", everything, nothing, nothing)]
     recipe = recipe_named("ptychow", epochs=1, virtual=0.0)
-    train(scan, "w3", recipe, splits=split, device="cpu").model.save(folder / "w3.safetensors")
+    for network in INFERRING:
+        train(scan, network, recipe, splits=split, device="cpu").model.save(folder / f"{network}.safetensors")
     found: dict[str, Any] = {"inference": {}, "training": {}}
     for number in range(rounds):
-        for size in SIZES:
-            for processes in (1, 2):
-                rates = _together([["--infer", folder / "w3.safetensors", "--size", size]] * processes)
-                found["inference"].setdefault(f"{size} {processes}", []).append(sum(rates))
-                print(f"{number + 1}/{rounds} inference {size}, {processes}: {sum(rates):.0f}/s", flush=True)
+        for network, size, processes in itertools.product(INFERRING, SIZES, (1, 2)):
+            rates = _together([["--infer", folder / f"{network}.safetensors", "--size", size]] * processes)
+            found["inference"].setdefault(f"{network} {size} {processes}", []).append(sum(rates))
+            print(f"{number + 1}/{rounds} inference {network} {size}, {processes}: {sum(rates):.0f}/s", flush=True)
         for network in TRAINED:
             for processes in (1, 2):
                 one = train_in(folder, network, processes, number)
@@ -151,8 +153,9 @@ def page(facts: dict[str, Any]) -> str:
         "| | one process, patterns/s | two processes | ratio |",
         "|---|---|---|---|",
     ]
-    for size in SIZES:
-        lines.append(_row(f"reconstruction, W3, OpenVINO bf16, {size} x {size}", facts["inference"], str(size)))
+    for network, size in itertools.product(INFERRING, SIZES):
+        title = f"reconstruction, {INFERRING[network]}, OpenVINO bf16, {size} x {size}"
+        lines.append(_row(title, facts["inference"], f"{network} {size}"))
     for network in TRAINED:
         lines.append(_row(f"training, {network}, bf16, batch {facts['batch']}", facts["training"], network))
     apart = facts["difference"]
@@ -170,18 +173,17 @@ def page(facts: dict[str, Any]) -> str:
         f"GPU column takes the published {PUBLISHED_GPU:,} frames/s of 128 x 128 pixels on one workstation GPU (phase",
         "only, without stitching), four times as many at 64 x 64: an assumption, not measured here.",
         "",
-        "| detector | frames | raw, Gbit/s | compressed, Gbit/s | cores, W3 | GPUs, published rate |",
-        "|---|---|---|---|---|---|",
+        "| detector | frames | raw, Gbit/s | compressed, Gbit/s | cores, W3 | cores, W3-fast | GPUs, published rate |",
+        "|---|---|---|---|---|---|---|",
     ]
     for rate in DETECTORS:
         for size in SIZES:
-            own = float(np.median(facts["inference"][f"{size} 1"]))
+            own = [float(np.median(facts["inference"][f"{network} {size} 1"])) for network in INFERRING]
             raw = rate * size * size * BYTES * 8 / 1e9
             gpus = rate / (PUBLISHED_GPU * (128 / size) ** 2)
             cells = [f"{rate:,} Hz", f"{size} x {size}", f"{raw:.2f}", f"{raw / COMPRESSION:.2f}"]
-            lines.append(
-                "| " + " | ".join([*cells, f"{np.ceil(1.25 * rate / own):.0f}", f"{np.ceil(gpus):.0f}"]) + " |"
-            )
+            cores = [f"{np.ceil(1.25 * rate / each):.0f}" for each in own]
+            lines.append("| " + " | ".join([*cells, *cores, f"{np.ceil(gpus):.0f}"]) + " |")
     return "\n".join([*lines, ""])
 
 
