@@ -285,7 +285,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         f"* *Without labels*: simulated samples seen through the probe that {PROBE_EPOCHS} epochs of mPIE find.",
         f"* *Trained on labels*: {LABEL_STEPS} steps on the reference at some rows; fine-tuned: {TUNE_STEPS} steps.",
         f"* *On diffraction alone*: {DIFFRACTION.epochs * DIFFRACTION.steps_per_epoch} steps on groups of 16 frames of",
-        "  the whole scan, no label. `ptychow calibrate` ends with them.",
+        "  the whole scan, no label; and five times as many, with which `ptychow calibrate` ends.",
         "",
         "The test rows lie one patch beyond the rows with labels: over the whole scan, cases with labels have seen",
         "much of the answer.",

@@ -54,7 +54,7 @@ def calibrate(
             help="Then so many steps on what the patches leave unexplained of the scan's own frames; 0 for none.",
             min=0,
         ),
-    ] = 200,
+    ] = 1000,
     probe_epochs: Annotated[
         int,
         typer.Option(
