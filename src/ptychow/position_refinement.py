@@ -75,10 +75,10 @@ class Step:
 SCHEDULE = (
     Step(epochs=4, radius=1.0, coarse=True),
     Step(epochs=4, radius=1.0, coarse=True),
-    Step(epochs=10, radius=1.0, gradient=10, coarse=True),
-    Step(epochs=14, radius=1.0, gradient=15, coarse=True),
+    Step(epochs=10, radius=1.0, gradient=10),
+    Step(epochs=14, radius=1.0, gradient=15),
     Step(epochs=14, radius=0.7, gradient=15),
-    Step(epochs=14, radius=0.2, gradient=15),
+    Step(epochs=14, radius=1 / 3, gradient=15),
     Step(epochs=20, gradient=4),
 )
 

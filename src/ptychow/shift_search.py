@@ -14,8 +14,8 @@ from ptychow.solver.measurement import Measurement
 
 # In a coarse search a window of half the frame is enough where it holds this part of the probe's power.
 WINDOW_POWER = 0.9
-# Frames searched at a time.
-BATCH = 32
+# Frames searched at a time: few enough to stay in a processor's cache.
+BATCH = 8
 
 
 @dataclass(frozen=True)
