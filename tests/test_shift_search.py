@@ -28,8 +28,7 @@ def measured(fwhm, modes=(0.8, 0.2), seed=0):
 @pytest.mark.parametrize(("fwhm", "stride"), [(5, 2), (12, 1)])
 def test_errors_are_those_of_the_forward_model(fwhm, stride):
     data, image, probe, positions = measured(fwhm)
-    assert ShiftSearch(data, image, probe).stride == 1
-    search = ShiftSearch(data, image, probe, coarse=True)
+    search = ShiftSearch(data, image, probe)
     assert search.stride == stride
     found = search._errors(slice(2, 5), positions[2:5], np.array([-2, 0, 1]))
     for n, frame in enumerate(range(2, 5)):
@@ -48,7 +47,7 @@ def test_errors_are_those_of_the_forward_model(fwhm, stride):
 def test_search_finds_the_place(fwhm):
     data, image, probe, positions = measured(fwhm)
     wrong = positions + np.random.default_rng(3).integers(-5, 6, positions.shape) + 0.3
-    places, errors = ShiftSearch(data, image, probe, coarse=True)(wrong, 7)
+    places, errors = ShiftSearch(data, image, probe)(wrong, 7)
     assert np.abs(places - positions).max() < 0.35
     assert errors.max() < 0.1
 

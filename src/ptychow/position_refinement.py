@@ -60,7 +60,6 @@ SEEN = 0.1
 class Step:
     """Reconstruct for `epochs` from a flat object, then search within `radius`, a part of the reach (0: no search).
 
-    coarse: the search may look at a part of the probe and of the detector (`ShiftSearch`).
     gradient: while reconstructing, positions follow the gradient with this step (`iterate`'s position_step), or with as
     large a part of it as does not overshoot.
     """
@@ -68,17 +67,16 @@ class Step:
     epochs: int
     radius: float = 0.0
     gradient: float = 0.0
-    coarse: bool = False
 
 
 # Known from earlier work on the tungsten scan.
 SCHEDULE = (
-    Step(epochs=4, radius=1.0, coarse=True),
-    Step(epochs=4, radius=1.0, coarse=True),
+    Step(epochs=4, radius=1.0),
+    Step(epochs=4, radius=1.0),
     Step(epochs=10, radius=1.0, gradient=10),
     Step(epochs=14, radius=1.0, gradient=15),
     Step(epochs=14, radius=0.7, gradient=15),
-    Step(epochs=14, radius=1 / 3, gradient=15),
+    Step(epochs=14, radius=0.42, gradient=15),
     Step(epochs=20, gradient=4),
 )
 
@@ -171,8 +169,7 @@ class _Refinement:
         radius = round(step.radius * self.reach)
         free = len(self.rounds) < FREE_ROUNDS
         pull = None if free or not radius else Pull(self.given, PULL / max(self.spread, 1.0) ** 2)
-        search = ShiftSearch(self.data, made.object, made.probe, step.coarse)
-        best, self.errors = search(made.positions, radius, pull)
+        best, self.errors = ShiftSearch(self.data, made.object, made.probe)(made.positions, radius, pull)
         moved = (best if radius else made.positions) - self.given
         sound = ~outliers(self.errors)
         moved -= affine_part(self.given, moved, sound)

@@ -12,8 +12,8 @@ from ptychow.patches import corners
 from ptychow.scan import ObjectImage
 from ptychow.solver.measurement import Measurement
 
-# In a coarse search a window of half the frame is enough where it holds this part of the probe's power.
-WINDOW_POWER = 0.9
+# A window of half the frame is searched where it holds this part of the probe's power.
+WINDOW_POWER = 0.95
 # Frames searched at a time: few enough to stay in a processor's cache.
 BATCH = 8
 
@@ -36,18 +36,16 @@ class Pull:
 class ShiftSearch:
     """Where on an object a frame fits best, by the amplitudes that object and probe predict at every whole pixel.
 
-    coarse: where a window of half the frame holds most of the probe, take every second detector pixel, which is what
-    the window's transform gives: a fifth of the time, and some tenths of a pixel less exact.
+    Where a window of half the frame holds the probe, every second detector pixel is enough: it is what the window's
+    transform gives. (With less of the probe in it places are some tenths of a pixel less exact.)
     """
 
-    def __init__(
-        self, data: Measurement, image: ObjectImage, probe: NDArray[np.complex64], coarse: bool = False
-    ) -> None:
+    def __init__(self, data: Measurement, image: ObjectImage, probe: NDArray[np.complex64]) -> None:
         self.data, self.origin = data, np.asarray(image.origin)
         self.size = probe.shape[-1]
         half = self.size // 4
         middle = probe[:, half : half + self.size // 2, half : half + self.size // 2]
-        fits = coarse and np.linalg.norm(middle) ** 2 >= WINDOW_POWER * np.linalg.norm(probe) ** 2
+        fits = np.linalg.norm(middle) ** 2 >= WINDOW_POWER * np.linalg.norm(probe) ** 2
         self.stride, self.inset = 1, 0
         if fits and self.size % 4 == 0:
             self.stride, self.inset = 2, half
