@@ -36,10 +36,10 @@ PUBLISHED = "published loop"
 # Network and precision of each contender; the published loop is the reference.
 CONTENDERS: dict[str, tuple[str, str]] = {
     f"{network}, {precision}": (network, precision)
-    for network in ("ptychonn", "w1", "w2", "w3", "w3f")
+    for network in ("ptychonn", "w1", "w3", "w3f")
     for precision in ("fp32", "bf16")
 }
-TITLES = {"ptychonn": "PtychoNN", "w1": "W1", "w2": "W2", "w3": "W3", "w3f": "W3-fast"}
+TITLES = {"ptychonn": "PtychoNN", "w1": "W1", "w3": "W3", "w3f": "W3-fast"}
 TARGETS = {"w1": 3.0, "w3": 6.0, "ptychonn": 2.0}
 LINES, COLUMNS, BATCH, EPOCHS = 16, 16, 64, 3  # 256 patterns: an epoch is four steps; the first warms up
 
