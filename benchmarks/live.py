@@ -416,7 +416,9 @@ def page(found: dict[str, Any]) -> str:
             f"{early['stitched']:,} frames, {scanning[-1]['own']:.0f} MB after {scanning[-1]['stitched']:,}. What",
             "grows is 40 bytes a frame (index, position, residual, path). Patches lay on disk:",
             f"{row['patch_spool_gb']:.1f} GB as float16 (the limit is `--patches-gb`, 32 by default). The final solve",
-            f"took {row['final_solve_seconds']:.0f} s and maps another, weighted, copy of them.",
+            f"took {row['final_solve_seconds']:.0f} s and held another, weighted, copy of them: "
+            f"{max(each['own'] for each in row['samples']):.0f} MB at most (beyond 2 GB the copy lies on disk).",
+            f"Before the first frame the process, with PyTorch and its Model, had {row['samples'][0]['own']:.0f} MB.",
         ]
     return "\n".join([*lines, ""])
 
