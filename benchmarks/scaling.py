@@ -87,7 +87,10 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
 
 def infer(model: Path, size: int) -> float:
     """Patterns a second of one process, one thread, through the network."""
-    engine = open_engine(Model.load(model), "openvino", "bf16", threads=1, batch=BATCH)
+    loaded = Model.load(model)
+    card = loaded.card.model_copy(update={"frame_shape": (size, size)})
+    resized = Model(card, loaded.network, None, np.ones((size, size), np.float32))
+    engine = open_engine(resized, "openvino", "bf16", threads=1, batch=BATCH)
     inputs = np.random.default_rng(0).standard_normal((BATCH, 1, size, size), np.float32)
     engine.predict(inputs)
     done, started = 0, time.perf_counter()
