@@ -284,8 +284,8 @@ def page(cells: list[dict[str, Any]], costs_found: list[dict[str, Any]], where: 
             "",
             "## What a precision costs in accuracy",
             "",
-            "ptychonn, w1, w3 and w3f are of the `paper` recipe, on raw counts, a few large among many small ones: no input",
-            "for int8, which is refused where it would add more than a twentieth to the phase error.",
+            "ptychonn, w1, w3 and w3f are of the `paper` recipe, on raw counts, a few large among many small ones: no",
+            "input for int8, which is refused where it would add more than a twentieth to the phase error.",
             "",
             *accuracy_table(costs_found),
         ]
