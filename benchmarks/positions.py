@@ -44,7 +44,8 @@ ORIGIN = (
     "halved where the error rises by 5 % within a round. An earlier schedule, chosen on simulated scans only, ended at",
     "2.30 and 6.34 pixels (median, 90 % quantile) on the tungsten scan.",
 )
-LIMITS = (1.0, 2.0)  # pixels: what median and 90 % quantile shall reach on the tungsten scan
+# What median and 90 % quantile (pixels) shall reach on the tungsten scan, and in how many seconds.
+LIMITS, SECONDS = (1.0, 2.0), 300.0
 
 
 @dataclass(frozen=True)
@@ -234,16 +235,21 @@ def page(runs: list[dict[str, Any]]) -> str:
 def verdict(runs: list[dict[str, Any]]) -> list[str]:
     """Whether the tungsten scan's positions came back."""
     worse = [Case(**run["case"]).name for run in runs if run["final"]["median"] > run["initial"]["median"]]
-    warning = [f"**Made worse: {', '.join(worse)}.**", ""]
+    warning = [
+        f"**Made worse: {', '.join(worse)}.** Errors as wide as the object's own features are beyond what is found, and",
+        "the error of the reconstruction falls all the same: look at the picture.",
+        "",
+    ]
     first = next((run for run in runs if run["case"]["scan"] == "tungsten-26id"), None)
     if first is None:
         return warning if worse else []
-    reached = first["final"]["median"] <= LIMITS[0] and first["final"]["p90"] <= LIMITS[1]
-    return [
-        *(warning if worse else []),
-        f"The target on the tungsten scan, a median of {LIMITS[0]} and a 90 % quantile of {LIMITS[1]} pixels, is "
-        f"{'reached' if reached else 'missed'}.",
+    numbers = (first["final"]["median"], first["final"]["p90"], first["processor_seconds"])
+    targets = zip(("median", "90 % quantile", "processor seconds"), numbers, (*LIMITS, SECONDS), strict=True)
+    said = [
+        f"{name} {number:.4g} ({limit:g}: {'reached' if number <= limit else 'missed'})"
+        for name, number, limit in targets
     ]
+    return [*(warning if worse else []), f"The targets on the tungsten scan: {', '.join(said)}."]
 
 
 if __name__ == "__main__":
