@@ -236,15 +236,16 @@ def verdict(runs: list[dict[str, Any]]) -> list[str]:
     """Whether the tungsten scan's positions came back."""
     worse = [Case(**run["case"]).name for run in runs if run["final"]["median"] > run["initial"]["median"]]
     warning = [
-        f"**Made worse: {', '.join(worse)}.** Errors as wide as the object's own features are beyond what is found, and",
-        "the error of the reconstruction falls all the same: look at the picture.",
+        f"**Made worse: {', '.join(worse)}.** Errors as wide as the object's own features are beyond what is found,",
+        "and the error of the reconstruction falls all the same: look at the picture.",
         "",
     ]
     first = next((run for run in runs if run["case"]["scan"] == "tungsten-26id"), None)
     if first is None:
         return warning if worse else []
     numbers = (first["final"]["median"], first["final"]["p90"], first["processor_seconds"])
-    targets = zip(("median", "90 % quantile", "processor seconds"), numbers, (*LIMITS, SECONDS), strict=True)
+    names = ("median", "90 % quantile", "processor seconds")
+    targets = zip(names, numbers, (*LIMITS, SECONDS), strict=True)
     said = [
         f"{name} {number:.4g} ({limit:g}: {'reached' if number <= limit else 'missed'})"
         for name, number, limit in targets
