@@ -240,10 +240,10 @@ class Preparation(BaseModel):
         """(n, h, w) which good, unmarked pixels of the stored frames (n, H, W), cropped and turned, are at or above
         saturation.
         """
+        if self.saturation is None:
+            return np.zeros(self.crop_and_turn(frames).shape, bool)
         plan = self._plan(frames.shape[1:])
         turned, marked = self._valued(frames)
-        if self.saturation is None:
-            return np.zeros(turned.shape, bool)
         full = turned >= self.saturation
         if marked is not None:
             full &= ~marked
