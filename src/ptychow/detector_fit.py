@@ -95,28 +95,33 @@ def fit_preparation(
             *notes,
             f"a crop to {crop} pixels keeps {_counts_kept(sample.mean, at, crop):.1%} of the counts",
         )
-    try:
-        preparation = Preparation(
-            centre=None if crop is None or at == middle else at,
-            crop=crop,
-            bin=1 if bin is None else bin,
-            resample=resample,
-            orientation=orientation,
-            threshold=threshold,
-            transform=transform,
-            scale=scale if isinstance(scale, str) else "fixed",
-            scale_value=1.0 if isinstance(scale, str) else scale,
-            notes=notes,
-            **detector,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(first["msg"], field=".".join(map(str, first["loc"])), found=first["input"]) from None
+    preparation = preparation_of(
+        centre=None if crop is None or at == middle else at,
+        crop=crop,
+        bin=1 if bin is None else bin,
+        resample=resample,
+        orientation=orientation,
+        threshold=threshold,
+        transform=transform,
+        scale=scale if isinstance(scale, str) else "fixed",
+        scale_value=1.0 if isinstance(scale, str) else scale,
+        notes=notes,
+        **detector,
+    )
     _check_size(preparation, scan, size)
     if scan.probe is not None and scan.probe.shape[1:] == scan.frame_shape:
         preparation.probe(scan.probe)
     preparation = preparation.with_scale_of(scan)
     return preparation.with_statistics_of(scan) if standardise else preparation
+
+
+def preparation_of(**fields: Any) -> Preparation:
+    """A `Preparation` of these fields. Raises InputError for one that cannot be."""
+    try:
+        return Preparation(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(first["msg"], field=".".join(map(str, first["loc"])), found=first["input"]) from None
 
 
 def with_detector_of(preparation: Preparation, scan: Scan) -> Preparation:

@@ -91,8 +91,8 @@ def test_the_object_is_never_written_over_the_scan(scan_file, ptychow):
     assert scan_file.read_bytes() == before and not target.exists()
 
 
-def test_what_is_wrong_with_a_scan_is_said_to_the_quiet_too(scan, tmp_path, ptychow):
+def test_what_is_wrong_with_a_scan_is_said_to_machines_too(scan, tmp_path, ptychow):
     path = tmp_path / "unknown.cxi"
     write_scan(path, replace(scan, positions=scan.positions_px, position_unit="px", geometry=Geometry()))
-    code, shown, complaint = ptychow("calibrate", path, *QUICK, "--probe-epochs", 0, "--quiet")
-    assert code == 0 and shown == "" and "pixel size" in complaint
+    code, shown, complaint = ptychow("calibrate", path, *QUICK, "--probe-epochs", 0, "--json")
+    assert code == 0 and json.loads(shown) and "pixel size" in complaint

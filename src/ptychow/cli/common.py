@@ -88,6 +88,7 @@ class Report:
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
+        self.quiet = quiet
         self.speaks = not (quiet or as_json)
         self.written: dict[str, str] = {}
 
@@ -197,9 +198,11 @@ def _progress_lines(title: str, total: float | None) -> Advance:
 
 
 def warn_of_findings(report: Report, scan: Scan) -> None:
-    """Warn of what `ptychow inspect` calls wrong with a scan, before hours are spent on it."""
+    """Warn of what `ptychow inspect` calls wrong with a scan, before hours are spent on it; not the quiet."""
     from ptychow.inspection import inspect_scan
 
+    if report.quiet:
+        return
     with report.progress("Looking at the frames", len(scan)) as advance:
         found = inspect_scan(scan, on_frames=advance)
     for finding in found.findings:

@@ -8,8 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychow.detector import Preparation
-from ptychow.detector_fit import detector_of
+from ptychow.detector_fit import detector_of, preparation_of
 from ptychow.errors import InputError, about
 from ptychow.optics.beam import intensity
 from ptychow.patches import corners
@@ -52,7 +51,7 @@ def measure(scan: Scan) -> tuple[Scan, Measurement]:
     """
     with about(scan.name):
         fields, found = detector_of(scan)
-        watched = Preparation(**fields)
+        watched = preparation_of(**fields)
         # Saturated pixels are left out here, not cut.
         detector = watched.replace(saturation=None).as_counts()
     frames = np.empty(scan.frames.shape, np.float32)
