@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ptychow.errors import InputError
 from ptychow.networks.base import PatternNetwork
+from ptychow.networks.gradients import GlobalResponse, LargeDepthwise
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -49,25 +51,21 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
-        # sum of squares, then one multiply-add: this layer is bound by memory traffic, not arithmetic.
-        energy = (x.square().sum(dim=(1, 2), keepdim=True, dtype=torch.float32) + 1e-12).sqrt()
-        response = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        scale = 1 + self.gamma * response
-        return torch.addcmul(self.beta.to(x.dtype), x, scale.to(x.dtype))
+        return cast(Tensor, GlobalResponse.apply(x, self.gamma, self.beta))
 
 
 class DepthwiseConv(nn.Conv2d):
-    """In float32 under a CPU's autocast: in bfloat16 the gradient of a large kernel takes three times as long there."""
+    """Large kernel, in float32 on a CPU: in bfloat16 its gradient takes three times as long there."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape, (N, C, H, W)."""
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        if x.device.type != "cpu":
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
+            return cast(Tensor, LargeDepthwise.apply(x, self.weight, self.bias))
 
 
 class Block(nn.Module):
