@@ -43,6 +43,8 @@ STEPS = 4
 # deviation as large as the errors' costs this part of a frame's squared error.
 FREE_ROUNDS = 2
 PULL = 1 / 30
+# After the first rounds, the better half of the frames is looked for within so many pixels only.
+WIDE_ROUNDS, NEARBY = 3, 3
 # What neighbours moved together is taken out where the mean of their own errors is at most so large (pixels).
 CANCELLED = 0.35
 # Neighbours that a point's own error is told from, and that are taken together at least.
@@ -168,8 +170,8 @@ class _Refinement:
         made = self._reconstruct(step)
         radius = round(step.radius * self.reach)
         free = len(self.rounds) < FREE_ROUNDS
-        pull = None if free or not radius else Pull(self.given, PULL / max(self.spread, 1.0) ** 2)
-        best, self.errors = ShiftSearch(self.data, made.object, made.probe)(made.positions, radius, pull)
+        strength = 0.0 if free else PULL / max(self.spread, 1.0) ** 2
+        best, self.errors = self._search(made, radius, strength)
         moved = (best if radius else made.positions) - self.given
         sound = ~outliers(self.errors)
         moved -= affine_part(self.given, moved, sound)
@@ -180,6 +182,20 @@ class _Refinement:
         distance = float(np.median(np.hypot(*(self.positions - before).T)))
         self.rounds.append(Round(len(self.rounds) + 1, float(np.median(self.errors)), distance))
         return self.rounds[-1]
+
+    def _search(self, made: Estimate, radius: int, pull: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Best places and errors of all frames; those explained well so far are only looked for nearby."""
+        search = ShiftSearch(self.data, made.object, made.probe)
+        nearby = np.zeros(len(self.scan), bool)
+        if len(self.rounds) >= WIDE_ROUNDS:
+            nearby = self.errors <= np.median(self.errors)
+        best, errors = np.empty_like(made.positions), np.empty(len(nearby))
+        for some, reach in ((nearby, min(NEARBY, radius)), (~nearby, radius)):
+            frames = np.flatnonzero(some)
+            if len(frames):
+                places = Pull(self.given[frames], pull)
+                best[frames], errors[frames] = search(made.positions[frames], reach, places, frames)
+        return best, errors
 
     def _reconstruct(self, step: Step) -> Estimate:
         """Object, probe and followed positions, without overshooting; how much of the gradient that took is kept."""

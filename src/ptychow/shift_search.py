@@ -56,24 +56,31 @@ class ShiftSearch:
         self.good = torch.from_numpy(data.good[:: self.stride, :: self.stride].astype(np.float32))
 
     def __call__(
-        self, positions_px: NDArray[np.float64], radius: int, pull: Pull | None = None
+        self,
+        positions_px: NDArray[np.float64],
+        radius: int,
+        pull: Pull | None = None,
+        frames: NDArray[np.intp] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Best places (N, 2) of all frames within `radius` pixels of their positions, and relative amplitude errors.
+        """Best places (n, 2) within `radius` pixels of the positions (n, 2), and relative amplitude errors (n,).
 
-        Steps of up to a seventh of the radius; between them the minimum of a parabola along each axis.
+        frames: which ones the positions are of; all by default. Steps of up to a seventh of the radius; between them
+        the minimum of a parabola along each axis.
         """
         step = max(1, round(radius / 7))
         shifts = np.arange(-(radius // step), radius // step + 1) * step
         nearest = np.rint(positions_px)
-        errors = np.concatenate(
-            [self._errors(slice(k, k + BATCH), nearest[k : k + BATCH], shifts) for k in range(0, len(nearest), BATCH)]
-        )
+        frames = np.arange(len(nearest)) if frames is None else frames
+        batches = [slice(first, first + BATCH) for first in range(0, len(nearest), BATCH)]
+        errors = np.concatenate([self._errors(frames[batch], nearest[batch], shifts) for batch in batches])
         least = errors.min(axis=(1, 2))
-        if pull is not None:
+        if pull is not None and pull.strength:
             errors = errors + least[:, None, None] * pull.cost(nearest, shifts)
         return nearest + step * (minimum(errors) - len(shifts) // 2), np.sqrt(least)
 
-    def _errors(self, frames: slice, places: NDArray[np.float64], shifts: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _errors(
+        self, frames: NDArray[np.intp], places: NDArray[np.float64], shifts: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """(n, k, k) squared relative amplitude error of frames at whole-pixel places plus shifts along both axes."""
         counts = self.data.frames[frames][:, :: self.stride, :: self.stride]
         measured = torch.from_numpy(np.sqrt(counts)) * self.good
@@ -83,15 +90,19 @@ class ShiftSearch:
         for i, down in enumerate(shifts):
             for j, right in enumerate(shifts):
                 row, column = (first + torch.tensor([down, right])).clamp(torch.zeros_like(last), last).T
-                predicted = self._amplitudes(self.windows[row, column])
-                found[:, i, j] = ((predicted * self.good - measured) ** 2).sum(dim=(1, 2)).numpy()
+                differences = self._amplitudes(self.windows[row, column]).mul_(self.good).sub_(measured)
+                found[:, i, j] = differences.square_().sum(dim=(1, 2)).numpy()
         power = (measured**2).sum(dim=(1, 2)).clamp(min=1e-12).numpy()
         return found / power[:, None, None]
 
     def _amplitudes(self, patches: torch.Tensor) -> torch.Tensor:
         """Predicted root counts (n, w, w), zero frequency at [0, 0]."""
-        fields = [torch.fft.fft2(patches * mode) for mode in self.probe]
-        return torch.stack([field.real**2 + field.imag**2 for field in fields]).sum(dim=0).sqrt()
+        # Most of a search is spent here: squares are added in place, real and imaginary parts beside each other.
+        squares = torch.zeros(*patches.shape, 2)
+        for mode in self.probe:
+            field = torch.view_as_real(torch.fft.fft2(patches * mode))
+            squares.addcmul_(field, field)
+        return (squares[..., 0] + squares[..., 1]).sqrt_()
 
 
 def minimum(errors: NDArray[np.float64]) -> NDArray[np.float64]:
