@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychow.behind import Behind
 from ptychow.detector import Preparation
 from ptychow.engines import open_engine
 from ptychow.engines.base import Engine
@@ -150,13 +151,21 @@ def reconstruct(
     with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
         patches = _spool((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
         passed = _Pass(scan, positions, model, preparation, opened, len(weight))
-        for indices, batch in passed.batches(batch_size):
+
+        def finish(indices: NDArray[np.int64], inputs: NDArray[np.float32], found: NDArray[np.complex64]) -> None:
+            """Judge and place a batch, while the network has the next."""
+            passed.note(indices, inputs, found)
+            batch = central_crop(found, len(weight))
             if not solve:
                 canvas.add(batch, positions[indices])
             if patches is not None:
                 patches[indices] = batch
-            if advance is not None:
-                advance(passed.batch_length)
+
+        with Behind() as behind:
+            for batch in passed.batches(batch_size):
+                behind.do(finish, *batch)
+                if advance is not None:
+                    advance(passed.batch_length)
         lit = np.flatnonzero(passed.lit)
         if not lit.size:
             raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
@@ -165,7 +174,7 @@ def reconstruct(
             if keep_patches:
                 patches *= constants[:, None, None]
         kept = np.array(patches) if keep_patches else None
-        del patches
+        patches = None  # a memory map is closed before its folder goes
     return finished(
         canvas,
         model,
@@ -292,8 +301,12 @@ class _Pass:
         self.seconds = 0.0
         self.batch_length = 0
 
-    def batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64]]]:
-        """Indices and complex patches (b, m, m) of the frames that hold counts, a batch at a time."""
+    def batches(
+        self, batch_size: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.complex64]]]:
+        """Indices, network inputs (b, 1, n, n) and complex patches (b, n, n) of the frames that hold counts, a batch at
+        a time: for `note`.
+        """
         for indices, frames in self.scan.batches(batch_size):
             began = time.perf_counter()
             with about(self.scan.name):
@@ -303,11 +316,14 @@ class _Pass:
             patches = self.engine.predict(inputs[lit]) if lit.any() else np.zeros((0, *inputs.shape[2:]), np.complex64)
             self.seconds += time.perf_counter() - began
             self.lit[indices] = lit
-            self.residuals[indices[lit]] = self.watch.see(inputs[lit], patches)
-            self.sample.see(indices[lit], inputs[lit])
-            self._compare(patches, self.positions[indices[lit]])
             self.batch_length = len(indices)
-            yield indices[lit], central_crop(patches, self.size)
+            yield indices[lit], inputs[lit], patches
+
+    def note(self, indices: NDArray[np.int64], inputs: NDArray[np.float32], patches: NDArray[np.complex64]) -> None:
+        """What a batch says of the Model; batches in their order."""
+        self.residuals[indices] = self.watch.see(inputs, patches)
+        self.sample.see(indices, inputs)
+        self._compare(patches, self.positions[indices])
 
     def _compare(self, patches: NDArray[np.complex64], positions: NDArray[np.float64]) -> None:
         """Measure now and then, as `calibrate_light` did, how much neighbours disagree."""

@@ -1,0 +1,40 @@
+"""One batch is finished while the next is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+
+class Behind:
+    """A thread for what follows a network: the frames after need not wait for it. A context manager.
+
+    Work is done in the order given, one piece at a time; whoever gives more than one ahead waits. What it raises is
+    raised where the next piece is given, or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "behind")
+        self._given: Future[None] | None = None
+
+    def do(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Have `work(*arguments)` done, after what was given before."""
+        self._wait()
+        self._given = self._thread.submit(work, *arguments)
+
+    def _wait(self) -> None:
+        given, self._given = self._given, None
+        if given is not None:
+            given.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """All is done, or, after a failure, given up."""
+        try:
+            if failure[0] is None:
+                self._wait()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
