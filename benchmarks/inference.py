@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from common import CONTENDERS, machine
+from ptychow.behind import Behind
 from ptychow.detector import Preparation
 from ptychow.devices import choose_device
 from ptychow.engines import ENGINES, accuracy, open_engine
@@ -47,6 +48,9 @@ SIZES, BATCHES = (64, 128, 256), (1, 8, 64, 256)
 # As PtychoNN's users run it: PyTorch's default layout. Ours is channels-last.
 PUBLISHED = "torch, default layout"
 SECONDS, RUNS = 0.5, 5
+# The full line is measured on so many batches in a row.
+LINE_SIZE, LINE_BATCH, LINE_BATCHES = 64, 64, 8
+PREPARATION = Preparation(scale="fixed", scale_value=5.0)
 LONGEST = 4.0  # seconds a run may take
 
 
@@ -59,10 +63,11 @@ def main() -> None:
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--scan", help="Labelled scan to measure accuracy on.")
     parser.add_argument("--report-only", action="store_true")
-    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.cell:
-        json.dump(measure(**json.loads(options.cell)), sys.stdout)
+    if options.job:
+        job = json.loads(options.job)
+        json.dump((full_line if job["line"] else measure)(**job["cell"]), sys.stdout)
         return
     torch.set_num_threads(options.threads)
     if not options.report_only:
@@ -70,6 +75,9 @@ def main() -> None:
             for network in NETWORKS:
                 for engine, precision in kinds(options.compiled, options.device):
                     run_cell(network, engine, precision, size, options)
+        for network in NETWORKS:
+            for engine, precision in kinds(options.compiled, options.device):
+                run_cell(network, engine, precision, LINE_SIZE, options, line=True)
         if not (FOLDER / "machine.json").exists():
             write_json(FOLDER / "machine.json", {**machine(), **peaks(), "versions": versions()})
         for entry in options.weights:
@@ -87,30 +95,28 @@ def kinds(compiled: bool, device: str) -> list[tuple[str, str]]:
     return found
 
 
-def run_cell(network: str, engine: str, precision: str, size: int, options: argparse.Namespace) -> None:
-    """Measure in a process of its own, unless it has been."""
-    name = f"{network}_{engine.replace(', ', '-').replace(' ', '-')}_{precision}_{size}"
+def run_cell(
+    network: str, engine: str, precision: str, size: int, options: argparse.Namespace, line: bool = False
+) -> None:
+    """Measure in a process of its own, unless it has been: the network alone, or the full line."""
+    name = f"{'line_' if line else ''}{network}_{engine.replace(', ', '-').replace(' ', '-')}_{precision}_{size}"
     path = FOLDER / f"{name}.json"
     if path.exists():
         return
     cell = {"network": network, "engine": engine, "precision": precision, "size": size}
     cell |= {"threads": options.threads, "device": options.device}
-    command = [sys.executable, __file__, "--cell", json.dumps(cell)]
+    job = {"cell": cell, "line": line}
+    command = [sys.executable, __file__, "--job", json.dumps(job)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     facts = json.loads(done.stdout)
     write_json(path, facts)
-    rates = ", ".join(f"{row['batch']}: {row['rate']:.0f}" for row in facts["rows"])
+    rates = {row["batch"]: round(row["rate"]) for row in facts["rows"]} if "rows" in facts else facts["ratio"]
     print(f"{name}: {rates}", flush=True)
 
 
 def measure(network: str, engine: str, precision: str, size: int, threads: int, device: str) -> dict[str, Any]:
     """Rates (patterns/s) and latencies (s) of one kind at every batch that takes less than `LONGEST`."""
-    torch.set_num_threads(threads)
-    accuracy.LIMIT = float("inf")  # random weights have no accuracy to lose
-    model = untrained(network, size)
-    frames = np.random.default_rng(0).poisson(30, (max(BATCHES), size, size)).astype(np.uint16)
-    preparation = Preparation(scale="fixed", scale_value=5.0)
-    inputs = preparation.apply(frames)
+    model, _, inputs = prepared_for(network, size, threads)
     began = time.perf_counter()
     opened = open_as(model, engine, precision, device, threads, BATCHES[0], inputs[:32])
     facts: dict[str, Any] = {"network": network, "engine": engine, "precision": precision, "size": size, "rows": []}
@@ -126,8 +132,6 @@ def measure(network: str, engine: str, precision: str, size: int, threads: int, 
         facts["rows"].append({"batch": batch, "rate": rate, "rate_quartiles": [low, high], "runs": len(seconds)})
         if batch == 1:
             facts["latency_p50_s"], facts["latency_p99_s"] = np.percentile(seconds, [50, 99]).tolist()
-        if batch == 64:
-            facts["full_line"] = full_line(opened, preparation, frames[:64], inputs[:64])
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     facts["macs"] = count(model.network, size).macs
     return facts
@@ -143,18 +147,39 @@ def open_as(model: Model, engine: str, precision: str, device: str, threads: int
     return opened
 
 
-def full_line(opened: Any, preparation: Preparation, frames: Any, inputs: Any) -> dict[str, float]:
-    """Patterns per second of the network alone and of preparation, network and canvas, measured in turns."""
-    size = frames.shape[-1]
+def prepared_for(network: str, size: int, threads: int) -> tuple[Model, Any, Any]:
+    """A Model, frames (n, H, W) and network inputs (n, 1, H, W), as many as the largest batch has."""
+    torch.set_num_threads(threads)
+    accuracy.LIMIT = float("inf")  # random weights have no accuracy to lose
+    frames = np.random.default_rng(0).poisson(30, (max(BATCHES), size, size)).astype(np.uint16)
+    return untrained(network, size), frames, PREPARATION.apply(frames)
+
+
+def full_line(network: str, engine: str, precision: str, size: int, threads: int, device: str) -> dict[str, Any]:
+    """Patterns per second of the network alone and of preparation, network and canvas, measured in turns.
+
+    Batch after batch as `reconstruct` takes them: one is stitched while the network has the next.
+    """
+    model, frames, inputs = prepared_for(network, size, threads)
+    frames, inputs = frames[:LINE_BATCH], inputs[:LINE_BATCH]
+    opened = open_as(model, engine, precision, device, threads, LINE_BATCH, inputs)
     positions = np.random.default_rng(1).uniform(0, 6 * size, (len(frames), 2))
     canvas = Canvas(positions, np.ones((size, size), np.float32))
 
-    def line() -> None:
-        canvas.add(opened.predict(preparation.apply(frames)), positions)
+    def alone() -> None:
+        for _ in range(LINE_BATCHES):
+            opened.predict(inputs)
 
-    rounds = [(timed(lambda: opened.predict(inputs)), timed(line)) for _ in range(3)]
-    alone, whole = (len(frames) / float(np.median(np.concatenate(part))) for part in zip(*rounds, strict=True))
-    return {"network": alone, "line": whole, "ratio": alone / whole}
+    def line() -> None:
+        with Behind() as behind:
+            for _ in range(LINE_BATCHES):
+                behind.do(canvas.add, opened.predict(PREPARATION.apply(frames)), positions)
+
+    rounds = [(timed(alone), timed(line)) for _ in range(3)]
+    count = LINE_BATCHES * len(frames)
+    rates = [count / float(np.median(np.concatenate(part))) for part in zip(*rounds, strict=True)]
+    facts = {"network": network, "engine": engine, "precision": precision, "size": size}
+    return facts | {"alone": rates[0], "line": rates[1], "ratio": rates[0] / rates[1]}
 
 
 def timed(run: Callable[[], Any]) -> list[float]:
@@ -232,10 +257,11 @@ def write_report() -> None:
     """The page and its JSON."""
     facts = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
     cells = [fact for fact in facts if "rows" in fact and "network" in fact]
+    full_lines = [fact for fact in facts if "line" in fact]
     costs_found = [fact for fact in facts if "frames" in fact]
     where = next((fact for fact in facts if "machine" in fact), {})
-    write_json(RESULTS / "inference.json", {"cells": cells, "accuracy": costs_found, **where})
-    (RESULTS / "inference.md").write_text(page(cells, costs_found, where), encoding="utf-8")
+    write_json(RESULTS / "inference.json", {"cells": cells, "full_lines": full_lines, "accuracy": costs_found, **where})
+    (RESULTS / "inference.md").write_text(page(cells, full_lines, costs_found, where), encoding="utf-8")
     print(f"wrote {RESULTS / 'inference.md'}")
 
 
@@ -246,7 +272,12 @@ def best(cells: list[dict[str, Any]], batches: Sequence[int] = BATCHES, **wanted
     return max((row["rate"] for row in rows), default=0.0)
 
 
-def page(cells: list[dict[str, Any]], costs_found: list[dict[str, Any]], where: dict[str, Any]) -> str:
+def page(
+    cells: list[dict[str, Any]],
+    full_lines: list[dict[str, Any]],
+    costs_found: list[dict[str, Any]],
+    where: dict[str, Any],
+) -> str:
     lines = [
         "# How fast the networks run",
         "",
@@ -264,18 +295,17 @@ def page(cells: list[dict[str, Any]], costs_found: list[dict[str, Any]], where: 
         *headline(cells),
         "## Full line, 64 x 64, batch 64",
         "",
-        "Preparation (square root, scale), network and Canvas (sub-pixel positions), against the network alone.",
+        f"Preparation (square root, scale), network and Canvas (sub-pixel positions) over {LINE_BATCHES} batches, each",
+        "stitched while the network has the next, against the network alone.",
         "",
         "| network | engine | precision | network alone | full line | ratio |",
         "|---|---|---|---|---|---|",
     ]
-    for cell in cells:
-        if cell["size"] == 64 and "full_line" in cell:
-            line = cell["full_line"]
-            lines.append(
-                f"| {cell['network']} | {cell['engine']} | {cell['precision']} | {line['network']:.0f} | "
-                f"{line['line']:.0f} | {line['ratio']:.2f} |"
-            )
+    lines += [
+        f"| {found['network']} | {found['engine']} | {found['precision']} | {found['alone']:.0f} | "
+        f"{found['line']:.0f} | {found['ratio']:.2f} |"
+        for found in full_lines
+    ]
     for size in SIZES:
         measured = [cell for cell in cells if cell["size"] == size]
         lines += ["", f"## {size} x {size}", "", *(matrix(measured, where) if measured else ["Not measured yet."])]
