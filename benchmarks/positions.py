@@ -50,19 +50,23 @@ LIMITS, SECONDS = (1.0, 2.0), 300.0
 
 @dataclass(frozen=True)
 class Case:
-    """A scan and the standard deviation, object pixels an axis, of the errors added (None: its own)."""
+    """A scan and the standard deviation, object pixels an axis, of the errors added (None: its own). seed: of the
+    refinement, the order of frames in its batches.
+    """
 
     scan: str
     added: float | None = None
+    seed: int = 0
 
     @property
     def name(self) -> str:
         """Of its JSON."""
-        return self.scan if self.added is None else f"{self.scan}_{self.added:g}"
+        parts = [self.scan, *([] if self.added is None else [f"{self.added:g}"])]
+        return "_".join([*parts, *([f"seed{self.seed}"] if self.seed else [])])
 
 
 CASES = (
-    Case("tungsten-26id"),
+    *(Case("tungsten-26id", seed=seed) for seed in range(3)),
     *(Case("siemens-star", added) for added in (3.0, 7.0)),
     *(Case(TWIN, added) for added in (1.0, 2.0, 3.5, 5.0, 7.0)),
 )
@@ -109,7 +113,7 @@ def run(case: Case, result: Path) -> None:
         print(f"{case.name}: round {done.number}, error {done.error:.4f}, moved {done.moved:.2f} px", flush=True)
         progress.append({**asdict(done), "seconds": time.perf_counter() - began})
 
-    found = refine_positions(scan, on_round=on_round)
+    found = refine_positions(scan, seed=case.seed, on_round=on_round)
     facts = {
         "case": asdict(case),
         "frames": len(scan),
@@ -207,6 +211,8 @@ def page(runs: list[dict[str, Any]]) -> str:
         "positions taken for true.",
         *ORIGIN,
         "",
+        "Rows of the same scan and errors differ in the order of frames in the batches (seeds 0, 1, 2).",
+        "",
         f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; where others use the machine,",
         "processor time is the better measure, but grows too.*",
         "",
@@ -240,17 +246,19 @@ def verdict(runs: list[dict[str, Any]]) -> list[str]:
         "and the error of the reconstruction falls all the same: look at the picture.",
         "",
     ]
-    first = next((run for run in runs if run["case"]["scan"] == "tungsten-26id"), None)
-    if first is None:
+    tungsten = [run for run in runs if run["case"]["scan"] == "tungsten-26id"]
+    if not tungsten:
         return warning if worse else []
-    numbers = (first["final"]["median"], first["final"]["p90"], first["processor_seconds"])
+    found = [[run["final"]["median"], run["final"]["p90"], run["processor_seconds"]] for run in tungsten]
+    numbers = np.mean(found, axis=0)
     names = ("median", "90 % quantile", "processor seconds")
     targets = zip(names, numbers, (*LIMITS, SECONDS), strict=True)
     said = [
         f"{name} {number:.4g} ({limit:g}: {'reached' if number <= limit else 'missed'})"
         for name, number, limit in targets
     ]
-    return [*(warning if worse else []), f"The targets on the tungsten scan: {', '.join(said)}."]
+    means = f"The targets on the tungsten scan, mean of {len(tungsten)} seeds: {', '.join(said)}."
+    return [*(warning if worse else []), means]
 
 
 if __name__ == "__main__":

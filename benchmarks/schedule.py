@@ -41,12 +41,14 @@ class Trial:
     learning_rate: float = 7e-4
     virtual: float = 0.0
     standardise: bool = True
+    optimizer: str = "adamw"
 
     @property
     def name(self) -> str:
         """Of its JSON."""
         plain = "" if self.standardise else "_plain"
-        return f"{self.network}_{self.steps}_{self.learning_rate:g}_{self.virtual:g}{plain}"
+        optimizer = "" if self.optimizer == "adamw" else f"_{self.optimizer}"
+        return f"{self.network}_{self.steps}_{self.learning_rate:g}_{self.virtual:g}{plain}{optimizer}"
 
 
 LEARNERS = (REFERENCE, "w1", "w3")
@@ -54,6 +56,8 @@ TRIALS = (
     *(Trial(network, 240, rate) for rate in (2e-3, 7e-4, 3e-4) for network in LEARNERS),
     *(Trial(network, 240, standardise=False) for network in LEARNERS),
     *(Trial(network, 1000, virtual=part) for part in (0.0, 0.5) for network in LEARNERS),
+    *(Trial(network, 240, rate, optimizer="muon") for rate in (5e-3, 2e-3, 7e-4) for network in LEARNERS),
+    *(Trial(network, 1000, 2e-3, virtual=0.5, optimizer="muon") for network in LEARNERS),
 )
 
 
@@ -78,7 +82,7 @@ def run(scan: Scan, trial: Trial, folder: Path) -> None:
     line = np.arange(len(scan)) // points
     nothing = np.zeros(0, np.int64)
     split = Split("spatial", np.flatnonzero(line < TRAINING_LINES), nothing, np.flatnonzero(line >= FIRST_TEST_LINE))
-    changes = {"learning_rate": trial.learning_rate, "virtual": trial.virtual, "standardise": trial.standardise}
+    changes = {key: value for key, value in asdict(trial).items() if key not in ("network", "steps")}
     recipe = recipe_named("ptychow", keep="last", **changes)
     epochs = max(1, round(trial.steps / steps_per_epoch(len(split.train), recipe)))
     contender = CONTENDERS[trial.network]
@@ -120,14 +124,15 @@ def page(rows: list[dict[str, Any]]) -> str:
         "training and 176 test frames of 64 x 64 pixels that share no object pixel. Unexplained phase variance against",
         "the truth, 0 is perfect, a flat patch scores 1. One seed: differences of a tenth mean nothing.",
         "",
-        "| network | steps of 8 | rate | virtual | input | per patch, probe-weighted | stitched | training, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | steps of 8 | optimizer | rate | virtual | input | per patch, weighted | stitched | training, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        trial, evaluation = row["trial"], row["evaluation"]
+        trial, evaluation = asdict(Trial(**row["trial"])), row["evaluation"]
         cells = [
             CONTENDERS[trial["network"]].title,
             str(trial["steps"]),
+            trial["optimizer"],
             f"{trial['learning_rate']:g}",
             f"{trial['virtual']:g}",
             "standardised" if trial["standardise"] else "root counts / scale",
