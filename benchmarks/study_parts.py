@@ -186,7 +186,8 @@ def iterative(output: Path) -> dict[str, Any]:
     truth = Truth(scan)
     points: dict[str, list[tuple[float, float]]] = {"lsqml": []}
     for network in ("w3", "w1", "ptychonn"):
-        model = paper_model(Training(network, "ptychow"), output)
+        # The recipe that all three learn from.
+        model = paper_model(Training(network, "paper"), output)
         started = time.process_time()
         image = reconstruct(scan, model, device="cpu").image
         points[network] = [(time.process_time() - started, truth.error(image, NETWORK))]

@@ -71,15 +71,17 @@ class Step:
     gradient: float = 0.0
 
 
-# Known from earlier work on the tungsten scan.
+# Epochs, radii and the number of rounds are known from the tungsten scan; gradient steps are as large as did not
+# overshoot there and on a simulated scan.
 SCHEDULE = (
     Step(epochs=4, radius=1.0),
     Step(epochs=4, radius=1.0),
-    Step(epochs=10, radius=1.0, gradient=10),
-    Step(epochs=14, radius=1.0, gradient=15),
-    Step(epochs=14, radius=0.7, gradient=15),
-    Step(epochs=14, radius=0.42, gradient=15),
-    Step(epochs=20, gradient=4),
+    Step(epochs=10, radius=1.0, gradient=8),
+    Step(epochs=14, radius=1.0, gradient=8),
+    Step(epochs=14, radius=0.7, gradient=8),
+    Step(epochs=14, radius=0.42, gradient=8),
+    Step(epochs=14, radius=0.25, gradient=8),
+    Step(epochs=20, gradient=2),
 )
 
 
