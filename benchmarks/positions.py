@@ -40,11 +40,11 @@ ORIGIN = (
     "tungsten scan. That points do not move together, and the pull to the places given, were found on it and on the",
     "Siemens star with 3 pixels added, which had been made worse before (3.38 to 5.33: its points moved along the",
     "spokes together, and the error of the reconstruction fell all the same). These two are no independent tests; the",
-    "others are. Gradient steps twice as large overshot on tungsten and on a simulated scan (seed 0; the cases here are",
-    "of seed 1); steps that still do are halved where the error rises by 5 % within a round. The last but one round was",
-    "added because tungsten's error still fell (1.01 and 2.05 pixels without it); it changes nothing on simulated scans.",
-    "An earlier schedule, chosen on simulated scans only, ended at 2.30 and 6.34 pixels (median, 90 % quantile) on the",
-    "tungsten scan.",
+    "others are. Gradient steps twice as large overshot on tungsten and on a simulated scan (seed 0; the cases here",
+    "are of seed 1); steps that still do are halved where the error rises by 5 % within a round. The last but one",
+    "round was added because tungsten's error still fell (1.01 and 2.05 pixels without it); it changes nothing on",
+    "simulated scans. An earlier schedule, chosen on simulated scans only, ended at 2.30 and 6.34 pixels (median, 90 %",
+    "quantile) on the tungsten scan.",
 )
 # What median and 90 % quantile (pixels) shall reach on the tungsten scan, and in how many seconds.
 LIMITS, SECONDS = (1.0, 2.0), 300.0
