@@ -113,8 +113,9 @@ def iterative_section(found: dict[str, Any], folder: Path) -> str:
         f"{TITLES['iterative']}\n\n"
         + table(["", "seconds", "unexplained"], rows)
         + f"\n\n![iterative](studies/iterative.png)\n\n{found['frames']} frames of the leak-free block, stitched "
-        "object where light fell. The networks are of the `paper` recipe; their training is not in their seconds. LSQML starts from the true probe and "
-        "a flat object; its ramp and shift are removed, too. More engines: [solvers.md](solvers.md)."
+        "object where light fell. The networks are of the `paper` recipe; their training is not in their seconds. "
+        "LSQML starts from the true probe and a flat object; its ramp and shift are removed, too. More engines: "
+        "[solvers.md](solvers.md)."
     )
 
 
