@@ -2,7 +2,7 @@
 
     python benchmarks/schedule.py
 
-The recipe's rate, standardised input and virtual points were chosen from trials like these, run by hand first. The
+The recipe's optimizer, rate, standardised input and virtual points were chosen from trials like these. The
 scan is every fifth line and column of a part of `sim-26id-wide`: 240 training frames of 64 x 64 pixels, 15 pixels
 apart, and 176 test frames that share no object pixel with them. One seed each: differences of a tenth mean nothing.
 Nothing is trained twice.

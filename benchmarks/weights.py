@@ -54,11 +54,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     target = options.output / f"{options.name}.safetensors"
     if options.test_only:
-        examined(Model.load(target)).save(target)
+        shipped(Model.load(target)).save(target)
         return
     network, epochs = MODELS[options.name]
     recipe = recipe_named(
-        "ptychow", epochs=options.epochs or epochs, batch_size=16, optimizer="muon", learning_rate=2e-3, keep="last"
+        "ptychow", epochs=options.epochs or epochs, batch_size=16, keep="last"
     )
     checkpoint = target.with_suffix(".checkpoint")
     trained = train(
@@ -73,7 +73,7 @@ def main() -> None:
         resume=True,
         on_epoch=say,
     )
-    examined(trained.model).save(target)
+    shipped(trained.model).save(target)
     checkpoint.unlink(missing_ok=True)
     print(f"wrote {target}")
 
@@ -86,6 +86,13 @@ def family(rng: np.random.Generator) -> list[Scan]:
         counts = float(np.exp(rng.uniform(*np.log(COUNTS))))
         scans.append(twin(TWIN.name, SEED + number, lines=LINES, columns=COLUMNS, probe=probe, counts=counts))
     return scans
+
+
+def shipped(model: Model) -> Model:
+    """The Model in half precision, as a package of limited size can hold it, and examined so."""
+    model.network.half().float()
+    examined(model).network.half()
+    return model
 
 
 def examined(model: Model) -> Model:
