@@ -29,6 +29,16 @@ SHIPPED: dict[str, Shipped] = {
         "python benchmarks/weights.py w3-26id-64",
         alias="w3",
     ),
+    "w1-26id-64": Shipped(
+        "the simulated twin sim-26id-wide and instruments around it",
+        "python benchmarks/weights.py w1-26id-64",
+        alias="w1",
+    ),
+    "w3f-26id-64": Shipped(
+        "the simulated twin sim-26id-wide and instruments around it",
+        "python benchmarks/weights.py w3f-26id-64",
+        alias="w3f",
+    ),
     "wc-tungsten-128": Shipped(
         "the measured scan of `ptychow fetch tungsten-26id`, without labels",
         "python benchmarks/calibrate.py --scans tungsten-26id --cases physics",
