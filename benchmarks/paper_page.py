@@ -61,8 +61,8 @@ paper's text and Table 5, not the authors' code.
   the paper's recipe on all its training lines). The paper: 60 epochs of 226 steps.{pilot(scale)}
 * **Recipes.** `paper`: raw counts below 3 set to 0, mean absolute error of amplitude plus phase, every pixel alike,
   absolute phases, Adam at 1e-3, weights of the best validation loss. `ptychow`: root counts, standardised, complex
-  error weighted by the probe, constant-free, half of each batch from virtual points, one cycle up to 7e-4, last
-  weights; its batch is {scale.batch_size} here instead of 8.
+  error weighted by the probe, constant-free, half of each batch from virtual points, Muon, one cycle up to 2e-3,
+  last weights; its batch is {scale.batch_size} here instead of 8.
 * **Precision.** Layers in bfloat16 (large depthwise kernels, heads, loss and weights in float32); a float32 control is
   below.
 * **Headline.** Unexplained phase variance of the stitched map read at every third pixel, one constant removed: 0 is

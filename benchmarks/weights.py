@@ -57,9 +57,7 @@ def main() -> None:
         shipped(Model.load(target)).save(target)
         return
     network, epochs = MODELS[options.name]
-    recipe = recipe_named(
-        "ptychow", epochs=options.epochs or epochs, batch_size=16, keep="last"
-    )
+    recipe = recipe_named("ptychow", epochs=options.epochs or epochs, batch_size=16, keep="last")
     checkpoint = target.with_suffix(".checkpoint")
     trained = train(
         family(np.random.default_rng(SEED)),
