@@ -50,19 +50,19 @@ def demo(
 
 
 def _instant(report: Report, folder: Path, seed: int, device: str) -> None:
-    """Simulate, reconstruct with the shipped W3, measure."""
+    """Simulate, reconstruct with the shipped W3-fast, measure."""
     from ptychow.evaluation import evaluate
     from ptychow.model import Model
     from ptychow.optics.twins import twin
 
-    model = Model.load("w3")
+    model = Model.load("w3f-26id-64")
     points = (INSTANT_LINES.stop, INSTANT_COLUMNS.stop)
     with report.progress("Simulating the scan", points[0] * points[1]) as advance:
         # Seeds of its own: none of the objects that weights were tested on.
         scan = twin("sim-26id-wide", 1000 + seed, lines=INSTANT_LINES, columns=INSTANT_COLUMNS, advance=advance)
     result = evaluate(model, scan, device=device)
-    _show(report, folder, result, f"w3-26id-64, trained on twins of other samples, on {len(scan)} frames of a new one")
-    _finish(report, folder, result, {"network": "w3", "weights": "w3-26id-64", "seed": seed})
+    _show(report, folder, result, f"{model.name}, trained on twins of other samples, on {len(scan)} frames of a new one")
+    _finish(report, folder, result, {"network": model.card.network, "weights": model.name, "seed": seed})
 
 
 def _trained(report: Report, folder: Path, epochs: int, seed: int, device: str) -> None:
