@@ -322,7 +322,7 @@ def section(name: str, cases: dict[str, Any]) -> list[str]:
 def brief(cases: dict[str, Any]) -> list[str]:
     """Networks trained without labels for as many patterns."""
     found = {network: cases[case] for case, network in BRIEF.items() if case in cases}
-    if not found:
+    if not found or "flat" not in cases:
         return []
     patterns = BRIEF_STEPS * LABEL_FREE.batch_size
     lines = [

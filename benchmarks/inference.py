@@ -49,7 +49,7 @@ SIZES, BATCHES = (64, 128, 256), (1, 8, 64, 256)
 PUBLISHED = "torch, default layout"
 SECONDS, RUNS = 0.5, 5
 # The full line is measured on so many batches in a row.
-LINE_SIZE, LINE_BATCH, LINE_BATCHES = 64, 64, 8
+LINE_SIZE, LINE_BATCH, LINE_BATCHES = 64, 64, 4
 PREPARATION = Preparation(scale="fixed", scale_value=5.0)
 LONGEST = 4.0  # seconds a run may take
 

@@ -187,13 +187,13 @@ def against_size(results: Results, scale: Scale) -> str:
     rows = []
     for lines in scale.sizes:
         cells = [str(lines), f"{lines * columns:,}"]
-        for training in at_size(scale, lines)[::-1]:
+        for training in at_size(scale, lines):
             runs = results.seeds(training.network, "paper", training.lines)
             cells.append(f"{spread([number(run) for run in runs.values()])}, {len(runs)} seeds" if runs else MISSING)
         rows.append(cells)
     return (
         "## Figures 3 and 4: against the number of training patterns\n\n"
-        + table(["lines", "patterns", "PtychoNN", "W1"], rows)
+        + table(["lines", "patterns", *(LEARNERS[one.network].title for one in at_size(scale, scale.sizes[0]))], rows)
         + "\n\n`paper` recipe, leak-free block, the same number of steps at every size."
     )
 

@@ -87,6 +87,8 @@ def run(name: str, method: str, result: Path) -> None:
             title=f"{name}: {found.scan.object.source}",
         )
     versions = software_versions(("numpy", "torch", "ptychi"))
+    if not way.epochs:
+        raise SystemExit(f"{name} {method}: failed in its first epoch: {facts.get('failure')}")
     write_json(result, {**facts, "epochs": way.epochs, "versions": versions, **machine()})
     print(f"{name} {method}: {way.epochs[-1]['distance']:.4f} after {way.epochs[-1]['cpu']:.0f} s", flush=True)
 

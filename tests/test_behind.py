@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 
 from ptychow.behind import Behind
 
@@ -28,6 +29,21 @@ def test_it_is_done_beside():
         behind.do(work)
         assert reached.wait(10)  # in another thread: this one goes on meanwhile
         let_go.set()
+
+
+def test_it_takes_one_thread_of_torch_and_leaves_the_others():
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        with Behind() as behind:
+            behind.do(lambda: found.append(torch.get_num_threads()))
+        assert found == [1] and torch.get_num_threads() == 2
+        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert found[1] == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def fail():

@@ -6,16 +6,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
+import torch
+
 
 class Behind:
     """A thread for what follows a network: the frames after need not wait for it. A context manager.
 
     Work is done in the order given, one piece at a time; whoever gives more than one ahead waits. What it raises is
-    raised where the next piece is given, or at the end.
+    raised where the next piece is given, or at the end. It has one thread of torch's: more would take the network's.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "behind")
+        # torch's number of threads is each thread's own, but new ones begin with the last number set anywhere.
+        threads = torch.get_num_threads()
+        self._thread.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(threads)
         self._given: Future[None] | None = None
 
     def do(self, work: Callable[..., None], *arguments: Any) -> None:

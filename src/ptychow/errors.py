@@ -59,4 +59,6 @@ class MissingExtraError(PtychoWError):
     """An optional dependency is not installed; names the pip line that adds it."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional part. Install it with: pip install 'ptychow[{extra}]'")
+        super().__init__(
+            f"{feature} needs an optional part. Install it with: pip install '.[{extra}]' in PtychoW's folder"
+        )

@@ -56,7 +56,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     if not folder.is_dir():
         raise cannot_write(target, f"{folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise cannot_write(target, f"no permission to write to {folder}")
+        raise cannot_write(target, f"no permission to write to {folder}: name another place with --output")
 
 
 def cache_folder() -> Path:

@@ -63,7 +63,7 @@ def test_tensorboard_is_written_or_its_extra_is_named(scan_file, tmp_path, ptych
     try:
         import tensorboard  # noqa: F401
     except ImportError:
-        assert code == 1 and "pip install 'ptychow[tensorboard]'" in complaint
+        assert code == 1 and "pip install '.[tensorboard]'" in complaint
         assert [item.name for item in tmp_path.iterdir()] == ["scan.cxi"]
     else:
         assert code == 0 and list((tmp_path / "logs").iterdir())

@@ -83,7 +83,7 @@ def test_another_name_or_another_page_is_refused(finished_session, headers):
 def test_with_a_token_only_who_knows_it_sees_anything(finished_session):
     with LiveServer(finished_session, port=0, token="secret7") as server:
         assert server.url.endswith("?token=secret7")
-        for headers in (None, {"Cookie": "ptychow-token=wrong"}):
+        for headers in (None, {"Cookie": f"ptychow-token-{server.port}=wrong"}):
             for path in ("/", "/object.tiff", "/page/page.js", "/?token=secret", "/?token="):
                 assert ask(server.port, path, headers)[0].status == 401
         answer, _ = ask(server.port, "/?token=secret7")

@@ -325,7 +325,7 @@ def test_a_missing_library_is_named_with_the_pip_line(module, arguments):
     script = f"import sys; sys.modules[{module!r}] = None; from ptychow.live.sources import open_sources\n"
     script += f"try: open_sources(*{arguments})\nexcept Exception as error: print(type(error).__name__, error)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert shown.startswith("MissingExtraError") and "pip install 'ptychow[live]'" in shown
+    assert shown.startswith("MissingExtraError") and "pip install '.[live]'" in shown
 
 
 @pytest.mark.parametrize("numbered", [True, False])

@@ -97,6 +97,13 @@ class Report:
         if self.speaks:
             typer.echo(text)
 
+    def note(self, text: str) -> None:
+        """What must be known whatever else is quiet: a line, or, where lines are not spoken, on standard error."""
+        if self.speaks:
+            self.line(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def warn(self, text: str) -> None:
         """A warning, on standard error, whatever else is quiet."""
         typer.secho(f"warning: {text}", fg="yellow", err=True)

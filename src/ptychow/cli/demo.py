@@ -61,7 +61,8 @@ def _instant(report: Report, folder: Path, seed: int, device: str) -> None:
         # Seeds of its own: none of the objects that weights were tested on.
         scan = twin("sim-26id-wide", 1000 + seed, lines=INSTANT_LINES, columns=INSTANT_COLUMNS, advance=advance)
     result = evaluate(model, scan, device=device)
-    _show(report, folder, result, f"{model.name}, trained on twins of other samples, on {len(scan)} frames of a new one")
+    title = f"{model.name}, trained on twins of other samples, on {len(scan)} frames of a new one"
+    _show(report, folder, result, title, "W3-fast")
     _finish(report, folder, result, {"network": model.card.network, "weights": model.name, "seed": seed})
 
 
@@ -100,16 +101,16 @@ def _trained(report: Report, folder: Path, epochs: int, seed: int, device: str) 
     trained.model.save(folder / "w3.safetensors")
     report.wrote("Model", folder / "w3.safetensors")
     title = f"W3 on lines {TEST_LINES.start}-{lines - 1}, trained on lines 0-{TRAINING_LINES.stop - 1}"
-    _show(report, folder, result, title)
+    _show(report, folder, result, title, "W3")
     _finish(report, folder, result, {"network": "w3", "seed": seed, "training": trained.model.card.training})
 
 
-def _show(report: Report, folder: Path, result: Evaluation, title: str) -> None:
+def _show(report: Report, folder: Path, result: Evaluation, title: str, network: str) -> None:
     """Print the metrics, draw the picture, write the object."""
     from ptychow.cli.evaluate import print_evaluation
     from ptychow.figures import reconstruction_figure
 
-    print_evaluation(report, "W3", result)
+    print_evaluation(report, network, result)
     path = folder / "reconstruction.png"
     reconstruction_figure(
         path,

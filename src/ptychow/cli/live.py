@@ -132,7 +132,7 @@ def live(
         name=target.stem,
     )
     with LiveServer(session, address, port, token) as server, _stopping(session) as stopped:
-        report.line(f"page: {server.url}")
+        report.note(f"page: {server.url}")
         if open_page:
             import webbrowser
 

@@ -90,6 +90,10 @@ def simulate(
         part = {"lines": _slice("--lines", lines), "columns": _slice("--columns", columns)}
         scan = _simulate_twin(report, twin, seed, mask_known=not unknown_mask, **part, **common)
     else:
+        if (lines, columns) != (":", ":"):
+            raise InputError(
+                "only a twin has a raster to take a part of", field="--lines, --columns", expected="--twin"
+            )
         scan = _simulate_experiment(report, given | common | {"seed": seed, "mask_known": not unknown_mask})
     _write(report, scan, output, *([] if beam is None else [Path(beam)]))
 

@@ -118,7 +118,7 @@ def _copy(source: Path, output: Path, report: Report) -> None:
 
     from ptychow.files import atomic_path
 
-    target = output / source.name if output.is_dir() else output
+    target = output / source.name if output.is_dir() or not output.suffix else output
     with atomic_path(target) as temporary:
         copyfile(source, temporary)
     report.wrote("Model", target)

@@ -99,6 +99,7 @@ class FrameQueue:
             taken = [self._frames.popleft() for _ in range(min(most, len(self._frames)))]
             self._bytes -= sum(record.nbytes for record in taken)
             spooled = [self._spooled.popleft() for _ in range(min(most - len(taken), len(self._spooled)))]
+            self._ruled &= bool(self._spooled or spooled)
         for index, slot, received_at, series in spooled:
             assert self._spool is not None
             taken.append(FrameRecord(index, self._spool.get(slot), received_at, series))

@@ -42,7 +42,6 @@ PAGE = Path(__file__).parent / "page"
 PORT = 8642
 UPDATE_SECONDS = 0.2
 MOST_BROWSERS = 16
-COOKIE = "ptychow-token"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -50,6 +49,22 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+
+def cookie_name(scope: Scope) -> str:
+    """Of the token: with the port, as browsers send a host's cookies to all its ports."""
+    return f"ptychow-token-{scope['server'][1]}"
+
+
+def _own_address(family: socket.AddressFamily) -> str:
+    """This machine's address as others know it, or the loopback where it has none: nothing is sent to find out."""
+    outside, loopback = ("192.0.2.1", "127.0.0.1") if family == socket.AF_INET else ("2001:db8::1", "::1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((outside, 9))
+        except OSError:
+            return loopback
+        return str(probe.getsockname()[0])
 
 
 class Guard:
@@ -77,7 +92,8 @@ class Guard:
             await self.app(scope, receive, partial(self._send, send, scope))
 
     def _knows(self, scope: Scope, headers: Headers) -> bool:
-        given = [QueryParams(scope["query_string"]).get("token"), cookie_parser(headers.get("cookie", "")).get(COOKIE)]
+        cookies = cookie_parser(headers.get("cookie", ""))
+        given = [QueryParams(scope["query_string"]).get("token"), cookies.get(cookie_name(scope))]
         assert self.token is not None
         return any(secrets.compare_digest(one.encode(), self.token.encode()) for one in given if one)
 
@@ -85,7 +101,7 @@ class Guard:
         if message["type"] == "http.response.start":
             extra = dict(HEADERS)
             if self.token is not None and scope["path"] == "/":
-                extra["Set-Cookie"] = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+                extra["Set-Cookie"] = f"{cookie_name(scope)}={self.token}; HttpOnly; SameSite=Strict; Path=/"
             message["headers"] += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
         await send(message)
 
@@ -121,7 +137,8 @@ class LiveServer:
             why = getattr(error, "strerror", None) or error
             raise PtychoWError(f"cannot listen on {parsed} port {port}: {why}") from None
         self.port = self._socket.getsockname()[1]
-        shown = "127.0.0.1" if parsed.is_unspecified else f"[{parsed}]" if parsed.version == 6 else str(parsed)
+        reached = _own_address(family) if parsed.is_unspecified else str(parsed)
+        shown = f"[{reached}]" if ":" in reached else reached
         names = {"localhost", "127.0.0.1", "[::1]", shown}
         # Browsers leave HTTP's own port out.
         ports = [f":{self.port}", ""] if self.port == 80 else [f":{self.port}"]
@@ -185,11 +202,11 @@ def application(session: Session) -> Starlette:
 
     async def save_tiff(_: Request) -> Response:
         content = await run_in_threadpool(board.tiff, session)
-        return _download(content, "image/tiff", f"{session.name}.tiff")
+        return _download(content, "image/tiff", f"{session.scan_name}.tiff")
 
     async def save_cxi(_: Request) -> Response:
         content = await run_in_threadpool(_cxi_bytes, session)
-        return _download(content, "application/x-hdf5", f"{session.name}.cxi")
+        return _download(content, "application/x-hdf5", f"{session.scan_name}.cxi")
 
     return Starlette(
         routes=[

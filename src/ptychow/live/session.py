@@ -299,11 +299,16 @@ class Session:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
+    @property
+    def scan_name(self) -> str:
+        """Of the scan there is to see: its files are called so, too."""
+        return self.name if self.scan is None else self.scan.name
+
     def snapshot(self) -> dict[str, Any]:
         """How things are, in what JSON can hold."""
         scan = self.scan
         message = "; ".join(text for text in (self._lost or self.message, self._busy) if text)
-        said: dict[str, Any] = {"state": self.state, "message": message, "name": self.name}
+        said: dict[str, Any] = {"state": self.state, "message": message, "name": self.scan_name}
         if scan is None:
             return said
         counts, rates = scan.counters.counts(), scan.counters.rates(now())

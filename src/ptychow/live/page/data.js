@@ -1,5 +1,9 @@
 // The scan as this browser knows it: tiles of the mosaic, the path, the newest pattern, and how things are.
 
+// States after which nothing more comes, and what is said when the server goes too.
+const ENDS = ["done", "failed"];
+const GONE = "ptychow has ended";
+
 export class LiveData {
   constructor() {
     this.listeners = [];
@@ -34,13 +38,27 @@ export class LiveData {
     socket.onmessage = ({ data }) => {
       if (!alive) this.clear(undefined); // the server starts over with a new connection
       alive = true;
-      turn = turn.then(() => (typeof data === "string" ? this.takeState(JSON.parse(data)) : this.takeBinary(data)));
+      turn = turn
+        .then(() => (typeof data === "string" ? this.takeState(JSON.parse(data)) : this.takeBinary(data)))
+        .catch((error) => this.complain(error)); // one bad message must not be the last
     };
     socket.onclose = () => {
-      this.state = { ...this.state, state: "disconnected", message: "no connection to ptychow: trying again" };
+      const ended = ENDS.includes(this.state.state);
+      const message = ended ? `${this.state.message ? `${this.state.message}; ` : ""}${GONE}` : "no connection to ptychow: trying again";
+      if (!this.state.message.endsWith(GONE)) this.state = { ...this.state, message };
+      if (!ended) this.state.state = "disconnected";
       this.tell("state");
       setTimeout(() => this.connect(Math.min(wait * 1.5, 5000)), alive ? 500 : wait);
     };
+  }
+
+  /** What cannot be shown, once for each kind of failure. */
+  complain(error) {
+    const missing = typeof DecompressionStream === "undefined";
+    const message = missing ? "this browser is too old to show the object (no DecompressionStream)" : `not shown: ${error.message}`;
+    console.error(error);
+    this.state = { ...this.state, message };
+    this.tell("state");
   }
 
   takeState(state) {

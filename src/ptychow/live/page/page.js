@@ -122,7 +122,7 @@ function showState() {
   $("lag").textContent = lag.toFixed(1);
   $("left").textContent = state === "done" ? "0 s" : inWords(data.state.seconds_left);
   $("lost").textContent = number(counts.lost ?? 0);
-  $("lost-figure").dataset.some = counts.lost > 0 && state === "done";
+  $("lost-figure").dataset.some = counts.lost > 0 && (state === "done" || state === "failed");
   $("counts").replaceChildren(
     ...COUNTS.map((key) => row(key, number(counts[key]), WORRYING.includes(key) && counts[key] > 0)),
     row("on disk", number(data.state.on_disk)),
