@@ -175,7 +175,7 @@ def full_line(network: str, engine: str, precision: str, size: int, threads: int
             for _ in range(LINE_BATCHES):
                 behind.do(canvas.add, opened.predict(PREPARATION.apply(frames)), positions)
 
-    rounds = [(timed(alone), timed(line)) for _ in range(3)]
+    rounds = [(timed(alone), timed(line)) for _ in range(2)]
     count = LINE_BATCHES * len(frames)
     rates = [count / float(np.median(np.concatenate(part))) for part in zip(*rounds, strict=True)]
     facts = {"network": network, "engine": engine, "precision": precision, "size": size}

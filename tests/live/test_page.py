@@ -219,13 +219,50 @@ def test_the_page_comes_back_after_the_server_was_gone(trained, scan, browser):
     session.run()
     with LiveServer(session, port=0) as server:
         page, port = open_page(browser, server), server.port
-    wait_until(page, "ptychow.data.state.state === 'disconnected'")
-    assert page.inner_text("#state") == "disconnected"
+        wait_until(page, "ptychow.data.tiles.size > 0")
+    # A scan that was over stays so.
+    wait_until(page, "ptychow.data.state.message.endsWith('ptychow has ended')")
+    assert page.inner_text("#state") == "done"
     assert page.evaluate("ptychow.data.tiles.size") > 0  # the picture stays
     time.sleep(0.3)
     with LiveServer(session, port=port):
-        wait_until(page, "ptychow.data.state.state === 'done' && ptychow.data.tiles.size > 0")
-        page.close()
+        wait_until(page, "!ptychow.data.state.message.includes('ended') && ptychow.data.tiles.size > 0")
+        page.evaluate("ptychow.data.state.state = 'scanning'")
+    wait_until(page, "ptychow.data.state.state === 'disconnected'")
+    assert page.inner_text("#state") == "disconnected"
+    page.close()
+
+
+def test_a_message_that_cannot_be_read_is_not_the_last(live, browser):
+    _, go_on, server = live
+    page = open_page(browser, server)
+    wait_until(page, "ptychow.data.tiles.size > 0")
+    page.evaluate(
+        """() => { const take = ptychow.data.takeTiles;
+                   ptychow.data.takeTiles = () => { ptychow.data.takeTiles = take; throw new Error("broken"); }; }"""
+    )
+    go_on.set()
+    wait_until(page, "ptychow.data.state.state === 'done'")
+    assert [text for text in page.complaints if "broken" in text]
+    page.close()
+
+
+def test_keys_move_the_picture(live, browser):
+    _, go_on, server = live
+    go_on.set()
+    page = open_page(browser, server)
+    settled(page)
+    page.locator("canvas").first.focus()
+    y, x, zoom = page.evaluate("[ptychow.camera.y, ptychow.camera.x, ptychow.camera.zoom]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("+")
+    moved = page.evaluate("[ptychow.camera.y, ptychow.camera.x, ptychow.camera.zoom]")
+    assert moved[0] > y and moved[1] < x and moved[2] > zoom
+    page.keyboard.press("0")
+    page.wait_for_timeout(200)
+    assert page.evaluate("ptychow.camera.zoom") == pytest.approx(zoom)
+    page.close()
 
 
 def test_the_page_fits_a_phone(live, browser):

@@ -305,6 +305,14 @@ for (const layer of LAYERS) {
     for (const each of LAYERS) views[each].reading.textContent = "";
   };
   view.canvas.ondblclick = () => $("fit").click();
+  view.canvas.tabIndex = 0;
+  view.canvas.onfocus = () => choose(view);
+  view.canvas.onkeydown = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !press(event.key)) return;
+    event.preventDefault();
+    for (const each of LAYERS) views[each].read(camera.y, camera.x); // what lies in the middle
+    schedule();
+  };
   view.canvas.addEventListener(
     "wheel",
     (event) => {
@@ -314,6 +322,28 @@ for (const layer of LAYERS) {
     },
     { passive: false },
   );
+}
+
+// --- keys: arrows drag, + and - zoom about the middle, 0 fits ------------------------------------------------------------
+
+const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+/** Whether this key means something to a picture; what it means is done. */
+function press(key) {
+  if (key in KEYS) {
+    camera.following = false;
+    camera.y += (KEYS[key][0] * 40) / camera.zoom;
+    camera.x += (KEYS[key][1] * 40) / camera.zoom;
+  } else if (key === "+" || key === "=") {
+    camera.zoomAbout(1.25, camera.y, camera.x);
+  } else if (key === "-") {
+    camera.zoomAbout(0.8, camera.y, camera.x);
+  } else if (key === "0") {
+    $("fit").click();
+  } else {
+    return false;
+  }
+  return true;
 }
 
 new ResizeObserver(schedule).observe($("views"));
