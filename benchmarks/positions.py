@@ -213,7 +213,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         "positions taken for true.",
         *ORIGIN,
         "",
-        "Rows of the same scan and errors differ in the order of frames in the batches (seeds 0, 1, 2).",
+        "Rows of the same scan and errors differ in their seed: the order of frames in the batches.",
         "",
         f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; where others use the machine,",
         "processor time is the better measure, but grows too.*",
@@ -259,8 +259,8 @@ def verdict(runs: list[dict[str, Any]]) -> list[str]:
         f"{name} {number:.4g} ({limit:g}: {'reached' if number <= limit else 'missed'})"
         for name, number, limit in targets
     ]
-    means = f"The targets on the tungsten scan, mean of {len(tungsten)} seeds: {', '.join(said)}."
-    return [*(warning if worse else []), means]
+    seeds = f"mean of {len(tungsten)} seeds" if len(tungsten) > 1 else "one seed"
+    return [*(warning if worse else []), f"The targets on the tungsten scan, {seeds}: {', '.join(said)}."]
 
 
 if __name__ == "__main__":
