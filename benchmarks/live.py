@@ -382,7 +382,7 @@ def page(found: dict[str, Any]) -> str:
         "[live.json](live.json). Simulated detector, live session, web server and a headless browser on one machine:",
         f"{os.cpu_count()} cores, {first['machine']['cpu']}.",
         "",
-        "| protocol | frames | network, engine | highest rate without loss | target | p50 / p99 there | at half | lost |",
+        "| protocol | frames | network, engine | highest rate, none lost | target | p50 / p99 there | at half | lost |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for trial in TRIALS:
@@ -399,8 +399,8 @@ def page(found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Latency is from the last byte of a frame to its pixels in the mosaic; a batch waits for at most 50 ms. Rows were",
-        "measured one after the other.",
+        "Latency is from the last byte of a frame to its pixels in the mosaic; a batch waits for at most 50 ms. Rows",
+        "were measured one after the other.",
     ]
     if "receiving" in found:
         rates = found["receiving"]["rates"]
