@@ -45,14 +45,14 @@ def test_the_metrics_page_python_prints_what_it_says(capsys: pytest.CaptureFixtu
 
 
 def test_the_walk_through_uses_every_command_of_the_job() -> None:
-    used = {shlex.split(line)[1] for line in shown_commands()}
+    used = {shlex.split(line, comments=True)[1] for line in shown_commands()}
     assert used <= set(COMMANDS)
     assert {"fetch", "inspect", "label", "train", "reconstruct", "evaluate"} <= used
 
 
 @pytest.mark.parametrize("line", shown_commands())
 def test_shown_commands_exist_with_their_options(line: str) -> None:
-    name, *arguments = shlex.split(line)[1:]
+    name, *arguments = shlex.split(line, comments=True)[1:]
     command = typer.main.get_command(_application([name])).commands[name]  # type: ignore[attr-defined]
     command.make_context(name, arguments)  # raises for an unknown option, a missing argument, a value of another type
 
