@@ -9,6 +9,12 @@ from typing import Any, Self
 import torch
 
 
+def _take_one_thread() -> None:
+    """Of torch's, for whoever calls."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes up the last number set when it first asks
+
+
 class Behind:
     """A thread for what follows a network: the frames after need not wait for it. A context manager.
 
@@ -20,7 +26,7 @@ class Behind:
         self._thread = ThreadPoolExecutor(1, "behind")
         # torch's number of threads is each thread's own, but new ones begin with the last number set anywhere.
         threads = torch.get_num_threads()
-        self._thread.submit(torch.set_num_threads, 1).result()
+        self._thread.submit(_take_one_thread).result()
         torch.set_num_threads(threads)
         self._given: Future[None] | None = None
 

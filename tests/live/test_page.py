@@ -234,16 +234,22 @@ def test_the_page_comes_back_after_the_server_was_gone(trained, scan, browser):
 
 
 def test_a_message_that_cannot_be_read_is_not_the_last(live, browser):
-    _, go_on, server = live
+    session, go_on, server = live
     page = open_page(browser, server)
     wait_until(page, "ptychow.data.tiles.size > 0")
     page.evaluate(
-        """() => { const take = ptychow.data.takeTiles;
-                   ptychow.data.takeTiles = () => { ptychow.data.takeTiles = take; throw new Error("broken"); }; }"""
+        """() => { const take = ptychow.data.takeState;
+                   ptychow.data.takeState = () => { ptychow.data.takeState = take; throw new Error("broken"); }; }"""
     )
     go_on.set()
     wait_until(page, "ptychow.data.state.state === 'done'")
-    assert [text for text in page.complaints if "broken" in text]
+    until = time.monotonic() + 20
+    while not any("broken" in text for text in page.complaints):
+        assert time.monotonic() < until, page.complaints
+        page.wait_for_timeout(100)
+    # What comes after it is taken in.
+    session.message = "heard"
+    wait_until(page, "ptychow.data.state.message === 'heard'")
     page.close()
 
 

@@ -275,5 +275,5 @@ def test_missing_extra_names_the_pip_line(scan, monkeypatch):
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without_ptychi)
-    with pytest.raises(MissingExtraError, match=r"pip install 'ptychow\[solver\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[solver\]'"):
         label(scan)
