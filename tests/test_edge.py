@@ -21,7 +21,7 @@ for name in ("torch", "ptychow", "onnx", "openvino"):
 def test_the_lines_of_the_page_run_without_torch_and_ptychow(model_file, trained, scan, tmp_path, ptychow):
     pytest.importorskip("onnxruntime")
     text = PAGE.read_text(encoding="utf-8")
-    shell = text.split("```\n")[1].split()
+    shell = text.split("```sh\n")[1].split("```")[0].split()
     assert shell[:2] == ["ptychow", "export"] and shell[2] == "w3" and shell[-1] == "w3_counts.onnx"
     code, _, complaint = ptychow(*shell[1:2], model_file, *shell[3:-1], tmp_path / shell[-1])
     assert code == 0, complaint
