@@ -210,7 +210,7 @@ def shift_patches(patches: NDArray[np.complexfloating], fractions: NDArray[np.fl
     """
     if not len(patches):
         return patches
-    # Pairs of real numbers, on torch's threads: most of stitching is spent here.
+    # As pairs of real numbers, in place: most of stitching is spent here.
     shifted = torch.view_as_real(torch.from_numpy(np.ascontiguousarray(patches)))
     for axis in (1, 2):
         fraction = fractions[:, axis - 1]

@@ -45,7 +45,7 @@ def expected_counts(probes: NDArray[np.complexfloating], patches: NDArray[np.com
 
 
 def _expected_counts(probes: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
-    """With torch, whose transform of many small images takes a fifth of scipy's time."""
+    """With torch, whose transform of many small images is quicker than scipy's."""
     light = torch.from_numpy(patches)
     # Squares are added in place, real and imaginary parts beside each other.
     squares = torch.zeros(*light.shape, 2, dtype=light.real.dtype)
