@@ -52,7 +52,7 @@ export class LiveData {
     };
   }
 
-  /** What cannot be shown, once for each kind of failure. */
+  /** Say what cannot be shown; what comes after it is taken in. */
   complain(error) {
     const missing = typeof DecompressionStream === "undefined";
     const message = missing ? "this browser is too old to show the object (no DecompressionStream)" : `not shown: ${error.message}`;
