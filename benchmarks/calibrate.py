@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import machine
+from common import CONTENDERS, REFERENCE, machine
 from iterative import CONVERGED_EPOCHS, converged
 from ptychow.alignment import align
 from ptychow.datasets import fetch
@@ -59,7 +59,7 @@ REFERENCE_EPOCHS, PROBE_EPOCHS, REFINE_EPOCHS = CONVERGED_EPOCHS, 60, 3
 PROBE_METHOD = "mpie"
 LABEL_STEPS, TUNE_STEPS = 600, 200
 # Without labels for a short while: which network learns most of as many patterns.
-BRIEF = {"brief-wc": "wc", "brief-w3": "w3", "brief-w1": "w1"}
+BRIEF = {f"brief-{network}": CONTENDERS[network] for network in ("wc", "w1", "w3", REFERENCE)}
 BRIEF_STEPS = 500
 LENGTHENED = {"physics": 1, "physics-long": 5}  # times the recipe's epochs
 LIT_FRACTION = 0.1
@@ -164,7 +164,8 @@ def model(subject: Subject, case: str, models: Path, steps: int) -> Model:
     elif case in BRIEF:
         assert start is not None
         recipe = LABEL_FREE.model_copy(update={"epochs": BRIEF_STEPS // LABEL_FREE.steps_per_epoch})
-        trained = calibrate(replace(subject.measured, probe=start.probe), BRIEF[case], recipe, **common)
+        contender, measured = BRIEF[case], replace(subject.measured, probe=start.probe)
+        trained = calibrate(measured, contender.network, recipe, settings=contender.settings, **common)
     elif case in LENGTHENED:
         everything = no_split(len(subject.measured))
         recipe = DIFFRACTION.model_copy(update={"epochs": LENGTHENED[case] * DIFFRACTION.epochs})
@@ -321,7 +322,7 @@ def section(name: str, cases: dict[str, Any]) -> list[str]:
 
 def brief(cases: dict[str, Any]) -> list[str]:
     """Networks trained without labels for as many patterns."""
-    found = {network: cases[case] for case, network in BRIEF.items() if case in cases}
+    found = {contender.title: cases[case] for case, contender in BRIEF.items() if case in cases}
     if not found or "flat" not in cases:
         return []
     patterns = BRIEF_STEPS * LABEL_FREE.batch_size
@@ -333,9 +334,9 @@ def brief(cases: dict[str, Any]) -> list[str]:
         "| network | error | of the flat object's | CPU of the training, min |",
         "|---|---|---|---|",
     ]
-    for network, facts in found.items():
+    for title, facts in found.items():
         error, flat = (one["errors"]["whole scan, as it is, constant"] for one in (facts, cases["flat"]))
-        lines.append(f"| `{network}` | {error:.4f} | {error / flat:.1%} | {facts['processor_seconds'] / 60:.1f} |")
+        lines.append(f"| {title} | {error:.4f} | {error / flat:.1%} | {facts['processor_seconds'] / 60:.1f} |")
     return lines
 
 

@@ -2,6 +2,8 @@
 
     python benchmarks/real_scan.py                     # everything that is not there yet, then the page
     python benchmarks/real_scan.py --scans siemens-star --networks w3 --seeds 1
+    python benchmarks/real_scan.py --longer --networks w1 ptychonn-16-bn      # four times as many steps
+    python benchmarks/real_scan.py --pretrained --networks wc ptychonn-16-bn  # on simulated samples first
 
 Each scan is labelled once (LSQML on all its frames) and split along its rows: the test rows lie a whole patch (128
 object pixels) beyond the training rows, so that no object pixel of a test patch was in a training patch. There is no
@@ -28,17 +30,44 @@ from ptychow.files import write_json
 from ptychow.formats import read_scan, write_scan
 from ptychow.scan import Scan
 from ptychow.solver import illumination, label
-from ptychow.training import Split, recipe_named, spatial_split, steps_per_epoch, train
+from ptychow.training import LABEL_FREE, Split, calibrate, recipe_named, spatial_split, steps_per_epoch, train
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TEST_FRAMES = {"siemens-star": 83, "tungsten-26id": 74}
 GAP = 128  # object pixels: one patch
 LABEL_EPOCHS = 40
 STEPS = 600
+LONGER = 4  # times as many steps, on request
+# On request, simulated samples seen through the scan's probe come first; then the rows with labels, at a lower rate.
+SIMULATED_EPOCHS, TUNING_RATE = 20, 5e-4
 BATCH_SIZE = 8
 TARGET = 0.75
-EARLIER = "adamw"  # folder of what was trained with it
+# Folders of what was trained with the earlier optimizer, for longer, and on simulated samples first.
+EARLIER, LONG, PRETRAINED = "adamw", "longer", "pretrained"
 
+# Title and what is different, in words.
+OTHER_WAYS = {
+    PRETRAINED: (
+        "On simulated samples first",
+        (
+            f"{SIMULATED_EPOCHS * LABEL_FREE.steps_per_epoch:,} steps of {LABEL_FREE.batch_size} random samples seen",
+            "through the scan's probe (`ptychow calibrate`), then the labelled rows, as many steps as above at a",
+            f"quarter of the rate ({TUNING_RATE:g}; `ptychow train --start`). Every seed trains both parts. The",
+            "seconds are of the second part.",
+        ),
+    ),
+    LONG: (
+        "For longer",
+        (f"{LONGER} times as many steps on the labelled rows.",),
+    ),
+    EARLIER: (
+        "Before: AdamW",
+        (
+            "AdamW at 7e-4, which the recipe had until Muon at 2e-3 left a sixth to a half less unexplained on a",
+            "simulated scan ([schedule.md](schedule.md)).",
+        ),
+    ),
+}
 
 # What the numbers do not say, written by hand; its own numbers are in the page it names.
 NOTES = """## What was tried, and what was not
@@ -76,6 +105,9 @@ def main() -> None:
     parser.add_argument("--scans", nargs="+", default=list(TEST_FRAMES), choices=TEST_FRAMES)
     parser.add_argument("--networks", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--seeds", type=int, default=3)
+    way = parser.add_mutually_exclusive_group()
+    for name, help_text in ((LONG, f"{LONGER} times as many steps."), (PRETRAINED, "On simulated samples first.")):
+        way.add_argument(f"--{name}", dest="way", action="store_const", const=name, default="", help=help_text)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--report-only", action="store_true", help="Only write the page from the JSONs there are.")
@@ -87,9 +119,9 @@ def main() -> None:
             scan = labelled_scan(name, folder)
             for seed in range(options.seeds):
                 for network in options.networks:
-                    result = folder / f"{name}_{network}_{seed}.json"
+                    result = folder / options.way / f"{name}_{network}_{seed}.json"
                     if not result.exists():
-                        run(scan, name, CONTENDERS[network], seed, result)
+                        run(scan, name, CONTENDERS[network], options.way, seed, result)
     write_report(folder, options.output)
 
 
@@ -114,25 +146,35 @@ def rows_split(scan: Scan, name: str) -> Split:
     return spatial_split(scan.positions_px, GAP, validation=0, holdout=TEST_FRAMES[name] / len(scan), axis=0)
 
 
-def run(scan: Scan, name: str, contender: Contender, seed: int, result: Path) -> None:
-    """Train one network, evaluate it on the test rows, write its JSON (and for the first seed its picture)."""
+def run(scan: Scan, name: str, contender: Contender, way: str, seed: int, result: Path) -> None:
+    """Train one network in this way, evaluate it on the test rows, write its JSON (of the first seed its picture)."""
     split = rows_split(scan, name)
     recipe = recipe_named("ptychow", batch_size=BATCH_SIZE, keep="last")
-    steps = steps_per_epoch(len(split.train), recipe)
-    recipe = recipe.model_copy(update={"epochs": max(1, round(STEPS / steps))})
+    steps = STEPS * (LONGER if way == LONG else 1)
+    epochs = max(1, round(steps / steps_per_epoch(len(split.train), recipe)))
+    recipe = recipe.model_copy(update={"epochs": epochs})
+    result.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = result.with_suffix(".checkpoint")
+    common: dict[str, Any] = {"seed": seed, "device": "cpu", "precision": "bf16", "resume": True}
+    start = None
+    if way == PRETRAINED:
+        simulated = LABEL_FREE.model_copy(update={"epochs": SIMULATED_EPOCHS})
+        first = result.with_suffix(".simulated.checkpoint")
+        settings = contender.settings
+        start = calibrate(scan, contender.network, simulated, settings=settings, checkpoint=first, **common).model
+        recipe = recipe.model_copy(update={"learning_rate": TUNING_RATE})
     trained = train(
         scan,
         contender.network,
         recipe,
         settings=contender.settings,
+        start=start,
         splits=[split],
-        seed=seed,
-        device="cpu",
-        precision="bf16",
-        checkpoint=result.with_suffix(".checkpoint"),
-        resume=True,
+        checkpoint=checkpoint,
+        **common,
     )
-    result.with_suffix(".checkpoint").unlink(missing_ok=True)
+    for path in (checkpoint, result.with_suffix(".simulated.checkpoint")):
+        path.unlink(missing_ok=True)
     found = evaluate(trained.model, scan, device="cpu")
     parameters = sum(p.numel() for p in trained.model.network.parameters())
     write_json(
@@ -171,12 +213,13 @@ def picture(found: Evaluation, title: str, path: Path) -> None:
 
 def write_report(folder: Path, output: Path) -> None:
     """The page and its JSON, from the JSONs of the finished trainings."""
-    runs, earlier = finished(folder), finished(folder / EARLIER)
+    runs = finished(folder)
     if not runs:
         raise SystemExit(f"no finished training in {folder}")
-    summary, before = summary_of(runs), summary_of(earlier)
-    write_json(output / "real_scan.json", {**summary, EARLIER: before})
-    (output / "real_scan.md").write_text(page(summary, before, runs), encoding="utf-8")
+    summary = summary_of(runs)
+    others = {way: summary_of(finished(folder / way)) for way in OTHER_WAYS}
+    write_json(output / "real_scan.json", {**summary, **others})
+    (output / "real_scan.md").write_text(page(summary, others, runs), encoding="utf-8")
     print(f"wrote {output / 'real_scan.md'}")
 
 
@@ -238,7 +281,7 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.4f} ({min(values):.4f}-{max(values):.4f})"
 
 
-def page(summary: dict[str, Any], before: dict[str, Any], runs: list[dict[str, Any]]) -> str:
+def page(summary: dict[str, Any], others: dict[str, dict[str, Any]], runs: list[dict[str, Any]]) -> str:
     """The page in Markdown."""
     made = runs[0]["machine"]
     lines = [
@@ -260,8 +303,21 @@ def page(summary: dict[str, Any], before: dict[str, Any], runs: list[dict[str, A
     ]
     for name, table in summary.items():
         lines += section(name, table)
-    lines += with_adamw(before)
-    return "\n".join([*lines, "", *verdict(summary), "", NOTES, ""])
+    for way, (title, words) in OTHER_WAYS.items():
+        if others[way]:
+            lines += [
+                "",
+                f"## {title}",
+                "",
+                *words,
+                f"One JSON a training in [real_scan/{way}/](real_scan/{way}/).",
+                "",
+            ]
+            lines += short_table(others[way])
+    lines += ["", "## Against the target", ""]
+    for way, table in (("600 steps", summary), *((title, others[way]) for way, (title, _) in OTHER_WAYS.items())):
+        lines += verdict(way, table)
+    return "\n".join([*lines, "", NOTES, ""])
 
 
 def section(name: str, table: dict[str, Any]) -> list[str]:
@@ -292,25 +348,23 @@ def section(name: str, table: dict[str, Any]) -> list[str]:
     return lines + [f"![{CONTENDERS[network].title}](real_scan/{name}_{network}_0.png)" for network in table]
 
 
-def with_adamw(before: dict[str, Any]) -> list[str]:
-    """The same trainings with the optimizer that the recipe had before."""
-    if not before:
-        return []
+def short_table(summary: dict[str, Any]) -> list[str]:
+    """All scans and networks of a way to train, a row each."""
     lines = [
-        "",
-        "## Before: AdamW",
-        "",
-        "The same with AdamW at 7e-4, which the recipe had until Muon at 2e-3 left a sixth to a half less unexplained",
-        "on a simulated scan ([schedule.md](schedule.md)). One JSON a training in",
-        f"[real_scan/{EARLIER}/](real_scan/{EARLIER}/).",
-        "",
-        "| scan | | seeds | per patch, probe-weighted | ratio to PtychoNN-16-BN | stitched |",
-        "|---|---|---|---|---|---|",
+        "| scan | | seeds | steps | per patch, probe-weighted | ratio to PtychoNN-16-BN | stitched | training, s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, table in before.items():
+    for name, table in summary.items():
         for network, row in table.items():
-            cells = [name, CONTENDERS[network].title, str(len(row["seeds"])), spread(row["headline"])]
-            lines.append(f"| {' | '.join([*cells, ratio_cell(network, row), spread(row['stitched'])])} |")
+            cells = [
+                name,
+                CONTENDERS[network].title,
+                str(len(row["seeds"])),
+                str(row["steps"]),
+                spread(row["headline"]),
+            ]
+            cells += [ratio_cell(network, row), spread(row["stitched"]), f"{mean(row['training_seconds']):.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -338,9 +392,9 @@ def table_row(network: str, row: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def verdict(summary: dict[str, Any]) -> list[str]:
-    """Whether the best W-Net reaches the target, in a sentence a scan."""
-    lines = ["## Against the target", ""]
+def verdict(way: str, summary: dict[str, Any]) -> list[str]:
+    """Whether the best W-Net reaches the target when trained in a way, in a sentence a scan."""
+    lines = []
     for name, table in summary.items():
         candidates = {n: row for n, row in table.items() if n.startswith("w") and row["ratio_mean"] is not None}
         if not candidates:
@@ -348,8 +402,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         best = min(candidates, key=lambda n: candidates[n]["ratio_mean"])
         ratio = candidates[best]["ratio_mean"]
         lines.append(
-            f"* {name}: the best W-Net, {CONTENDERS[best].title}, leaves {ratio:.2f} of what PtychoNN with nconv 16 "
-            f"and BatchNorm leaves; the target of {TARGET} is {'reached' if ratio <= TARGET else 'missed'}."
+            f"* {way}, {name}: the best W-Net, {CONTENDERS[best].title}, leaves {ratio:.2f} of what PtychoNN with "
+            f"nconv 16 and BatchNorm leaves; the target of {TARGET} is {'reached' if ratio <= TARGET else 'missed'}."
         )
     return lines
 

@@ -57,7 +57,8 @@ TRIALS = (
     *(Trial(network, 240, standardise=False) for network in LEARNERS),
     *(Trial(network, 1000, virtual=part) for part in (0.0, 0.5) for network in LEARNERS),
     *(Trial(network, 240, rate, optimizer="muon") for rate in (5e-3, 2e-3, 7e-4) for network in LEARNERS),
-    *(Trial(network, 1000, 2e-3, virtual=0.5, optimizer="muon") for network in LEARNERS),
+    *(Trial(network, 1000, 2e-3, virtual=0.5, optimizer="muon") for network in (*LEARNERS, "w3f")),
+    *(Trial(network, 3000, 2e-3, virtual=0.5, optimizer="muon") for network in (REFERENCE, "w3f", "w1")),
 )
 
 
