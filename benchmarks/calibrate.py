@@ -134,9 +134,10 @@ def run(subject: Subject, cases: Sequence[str], models: Path, steps: int, folder
     for case in cases:
         result, kept = folder / f"{subject.name}_{case}.json", models / f"{subject.name}_{case}.npy"
         if not (result.exists() and kept.exists()):
-            began = time.process_time()
+            began, there = time.process_time(), model_path(subject, case, models).exists()
             network = None if case == "flat" else model(subject, case, models, steps)
-            used = time.process_time() - began
+            # Of a Model that was kept it is not known any more.
+            used = None if there else time.process_time() - began
             errors, image = examine(subject, network)
             np.save(kept, image)
             training = None if network is None else network.card.training
@@ -149,9 +150,14 @@ def run(subject: Subject, cases: Sequence[str], models: Path, steps: int, folder
         picture(subject, objects, folder / f"{subject.name}.png")
 
 
+def model_path(subject: Subject, case: str, models: Path) -> Path:
+    """Where the Model of a case is kept."""
+    return models / f"{subject.name}_{case}.safetensors"
+
+
 def model(subject: Subject, case: str, models: Path, steps: int) -> Model:
     """The Model of a case: read where it is kept, else trained and kept."""
-    path = models / f"{subject.name}_{case}.safetensors"
+    path = model_path(subject, case, models)
     if path.exists():
         return Model.load(path)
     checkpoint = path.with_suffix(".checkpoint")
@@ -312,12 +318,18 @@ def section(name: str, cases: dict[str, Any]) -> list[str]:
     for case, facts in ((case, facts) for case, facts in cases.items() if case in CASES):
         errors = [[facts["errors"][f"{column}, {removed}"] for removed in REMOVED] for column in columns]
         cells = [f"{constant:.4f} ({everything:.4f})" for constant, everything in errors]
-        minutes = "" if facts["training"] is None else f"{facts['processor_seconds'] / 60:.1f}"
+        minutes = "" if facts["training"] is None else processor_minutes(facts)
         lines.append(f"| {CASES[case]} | " + " | ".join([*cells, minutes]) + " |")
     left = [verdict(cases, case) for case in ("label-free", *LENGTHENED) if {"flat", case} <= cases.keys()]
     if left:
         lines += ["", f"Of the flat object's error is left (target: {TARGET:.0%}): {'; '.join(left)}."]
     return [*lines, "", f"![{name}](calibrate/{name}.png)", *brief(cases)]
+
+
+def processor_minutes(facts: dict[str, Any]) -> str:
+    """Of the training of a case, where it is known."""
+    seconds = facts["processor_seconds"]
+    return "" if seconds is None else f"{seconds / 60:.1f}"
 
 
 def brief(cases: dict[str, Any]) -> list[str]:
@@ -336,7 +348,7 @@ def brief(cases: dict[str, Any]) -> list[str]:
     ]
     for title, facts in found.items():
         error, flat = (one["errors"]["whole scan, as it is, constant"] for one in (facts, cases["flat"]))
-        lines.append(f"| {title} | {error:.4f} | {error / flat:.1%} | {facts['processor_seconds'] / 60:.1f} |")
+        lines.append(f"| {title} | {error:.4f} | {error / flat:.1%} | {processor_minutes(facts)} |")
     return lines
 
 

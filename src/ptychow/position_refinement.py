@@ -28,7 +28,7 @@ from scipy.spatial import cKDTree
 
 from ptychow.errors import InputError, PtychoWError
 from ptychow.scan import Scan
-from ptychow.shift_search import Pull, ShiftSearch
+from ptychow.shift_search import COARSE, FINE, Pull, ShiftSearch
 from ptychow.solver.engine import Estimate, iterate
 from ptychow.solver.labelling import choose_modes, require_memory, solver_device
 from ptychow.solver.measurement import flat_object, measure
@@ -43,7 +43,8 @@ STEPS = 4
 # deviation as large as the errors' costs this part of a frame's squared error.
 FREE_ROUNDS = 2
 PULL = 1 / 30
-# After the first rounds, the better half of the frames is looked for within so many pixels only.
+# The first rounds search all frames in coarse steps: their objects are poor. Then the better half of the frames is
+# looked for within so many pixels only.
 WIDE_ROUNDS, NEARBY = 3, 3
 # What neighbours moved together is taken out where the mean of their own errors is at most so large (pixels).
 CANCELLED = 0.35
@@ -81,7 +82,7 @@ SCHEDULE = (
     Step(epochs=14, radius=0.7, gradient=8),
     Step(epochs=14, radius=0.42, gradient=8),
     Step(epochs=14, radius=0.25, gradient=8),
-    Step(epochs=20, gradient=2),
+    Step(epochs=16, gradient=2),
 )
 
 
@@ -188,15 +189,15 @@ class _Refinement:
     def _search(self, made: Estimate, radius: int, pull: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Best places and errors of all frames; those explained well so far are only looked for nearby."""
         search = ShiftSearch(self.data, made.object, made.probe)
-        nearby = np.zeros(len(self.scan), bool)
-        if len(self.rounds) >= WIDE_ROUNDS:
-            nearby = self.errors <= np.median(self.errors)
+        wide = len(self.rounds) < WIDE_ROUNDS
+        part = COARSE if wide else FINE
+        nearby = np.zeros(len(self.scan), bool) if wide else self.errors <= np.median(self.errors)
         best, errors = np.empty_like(made.positions), np.empty(len(nearby))
         for some, reach in ((nearby, min(NEARBY, radius)), (~nearby, radius)):
             frames = np.flatnonzero(some)
             if len(frames):
                 places = Pull(self.given[frames], pull)
-                best[frames], errors[frames] = search(made.positions[frames], reach, places, frames)
+                best[frames], errors[frames] = search(made.positions[frames], reach, places, frames, part)
         return best, errors
 
     def _reconstruct(self, step: Step) -> Estimate:

@@ -14,6 +14,8 @@ from ptychow.solver.measurement import Measurement
 
 # A window of half the frame is searched where it holds this part of the probe's power.
 WINDOW_POWER = 0.95
+# Steps of a search are about such a part of its radius; coarse ones, on objects that are poor yet, such a part.
+FINE, COARSE = 1 / 6, 1 / 5
 # Frames searched at a time: few enough to stay in a processor's cache.
 BATCH = 8
 
@@ -61,13 +63,14 @@ class ShiftSearch:
         radius: int,
         pull: Pull | None = None,
         frames: NDArray[np.intp] | None = None,
+        part: float = FINE,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Best places (n, 2) within `radius` pixels of the positions (n, 2), and relative amplitude errors (n,).
 
-        frames: which ones the positions are of; all by default. Steps of up to a seventh of the radius; between them
-        the minimum of a parabola along each axis.
+        frames: which ones the positions are of; all by default. part: steps are about such a part of the radius;
+        between them the minimum of a parabola along each axis.
         """
-        step = max(1, round(radius / 7))
+        step = max(1, round(radius * part))
         shifts = np.arange(-(radius // step), radius // step + 1) * step
         nearest = np.rint(positions_px)
         frames = np.arange(len(nearest)) if frames is None else frames

@@ -24,7 +24,7 @@ POSITIONS = "entry_1/sample_1/geometry_1/translation"
 COMMANDS = {
     "inspect": ["inspect", "SCAN"],
     "label": ["label", "SCAN", "--epochs", "1", "--device", "cpu"],
-    "train": ["train", "SCAN", "--epochs", "1", "--batch-size", "8", "--device", "cpu"],
+    "train": ["train", "SCAN", "--network", "w3", "--epochs", "1", "--batch-size", "8", "--device", "cpu"],
     "reconstruct": ["reconstruct", "SCAN", "--model", "MODEL", "--device", "cpu"],
     "evaluate": ["evaluate", "MODEL", "SCAN", "--region", "all", "--device", "cpu"],
     "simulate": ["simulate", "--beam", "SCAN", "--points", "4"],
@@ -152,7 +152,7 @@ def test_counts_that_wrapped_around_are_said_by_inspect_and_unwrapped_in_trainin
     frames[5, 16, 16] = -300
     change(scan_file, FRAMES, frames)
     assert "read as value + 65536" in ptychow("inspect", scan_file)[1]
-    assert ptychow(*("train", scan_file, "--epochs", 1, "--device", "cpu", "--quiet"))[0] == 0
+    assert ptychow(*("train", scan_file, "--network", "w3", "--epochs", 1, "--device", "cpu", "--quiet"))[0] == 0
 
 
 @pytest.mark.parametrize("command", ["train", "reconstruct", "evaluate"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -230,3 +231,10 @@ def test_mappings(tmp_path):
 def test_results_are_named_after_scan_and_model(model, name, tmp_path):
     scan = tmp_path / "scan.h5"
     assert output_path(None, scan, named_after(scan, model, ".cxi")) == tmp_path / name
+
+
+def test_nothing_written_is_forgotten_where_several_scans_write_alike():
+    report = Report(quiet=True)
+    for name in ("a.cxi", "b.cxi", "c.cxi"):
+        report.wrote("object", Path(name))
+    assert report.written == {"object": "a.cxi", "object 2": "b.cxi", "object 3": "c.cxi"}

@@ -40,6 +40,11 @@ def test_the_shipped_model_draws_an_object_it_has_never_seen(tmp_path, ptychow):
     }
 
 
+def test_epochs_mean_nothing_where_nothing_is_trained(tmp_path, ptychow):
+    code, _, complaint = ptychow("demo", "--instant", "--epochs", 1, "--output", tmp_path / "d")
+    assert code == 2 and "--epochs" in complaint and not (tmp_path / "d").exists()
+
+
 def test_fails_where_the_network_has_not_learnt(small_demo, tmp_path, ptychow, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, shown, complaint = ptychow("demo", "--epochs", 1, "--device", "cpu", "--quiet")

@@ -14,7 +14,7 @@ from ptychow.errors import PtychoWError
 from ptychow.formats import write_scan
 from ptychow.model import Model
 
-QUICK = ("--epochs", 2, "--batch-size", 8, "--device", "cpu")
+QUICK = ("--network", "w3", "--epochs", 2, "--batch-size", 8, "--device", "cpu")
 
 
 def test_writes_model_curves_and_picture_beside_the_scan(scan_file, ptychow):
@@ -30,6 +30,25 @@ def test_writes_model_curves_and_picture_beside_the_scan(scan_file, ptychow):
     assert len(history["history"]["train_loss"]) == 2 and history["recipe"]["name"] == "ptychow"
     card = Model.load(folder / "scan_w3.safetensors").card
     assert card.network == "w3" and card.metrics["frames"] == 8
+
+
+def test_w1_is_the_default_and_settings_are_the_networks(scan_file, tmp_path, ptychow):
+    quick = ("--epochs", 1, "--batch-size", 8, "--device", "cpu", "--validation", 0, "--quiet")
+    assert ptychow("train", scan_file, *quick) == (0, "", "")
+    assert Model.load(scan_file.with_name("scan_w1.safetensors")).card.network == "w1"
+    smaller = ("--network", "ptychonn", "--set", "nconv=8", "--set", "batch_norm=true", "--output", tmp_path / "m")
+    assert ptychow("train", scan_file, *quick, *smaller) == (0, "", "")
+    settings = Model.load(tmp_path / "m").card.settings
+    assert settings["nconv"] == 8 and settings["batch_norm"] is True
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("nconv", "NAME=VALUE"), ("depth=3", "unknown setting of ptychonn"), ("batch_norm=maybe", "such as False")],
+)
+def test_a_setting_that_the_network_does_not_have(setting, said, scan_file, ptychow):
+    code, _, complaint = ptychow("train", scan_file, "--network", "ptychonn", "--epochs", 1, "--set", setting)
+    assert code == 2 and said in complaint and complaint.count("\n") == 1
 
 
 def test_json_is_one_object(scan_file, tmp_path, ptychow):
@@ -70,7 +89,9 @@ def test_tensorboard_is_written_or_its_extra_is_named(scan_file, tmp_path, ptych
 
 
 def test_a_training_interrupted_by_a_signal_resumes_to_the_same_bits(scan_file, tmp_path, ptychow):
-    options = [str(part) for part in ("--epochs", 10, "--batch-size", 8, "--device", "cpu", "--seed", 4)]
+    options = [
+        str(part) for part in ("--network", "w3", "--epochs", 10, "--batch-size", 8, "--device", "cpu", "--seed", 4)
+    ]
     command = [sys.executable, "-c", "from ptychow.cli import main; main()", "train", str(scan_file), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     checkpoint = scan_file.with_name("scan_w3_checkpoint.safetensors")

@@ -11,6 +11,7 @@ from ptychow.cli.common import (
     Device,
     Json,
     Mapping,
+    NetworkSettings,
     NetworkSize,
     Output,
     PixelSize,
@@ -22,6 +23,7 @@ from ptychow.cli.common import (
     Seed,
     TrainingPrecision,
     checkpoint_beside,
+    network_settings,
     open_scan,
     output_path,
     require_choice,
@@ -41,6 +43,7 @@ def calibrate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scan file, with or without a probe.")],
     output: Output = None,
     network: Annotated[str, typer.Option("--network", help="See ptychow networks.")] = "wc",
+    network_setting: NetworkSettings = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Training steps, above 50 to the nearest 50; by default 4000.", min=1)
     ] = None,
@@ -120,6 +123,7 @@ def calibrate(
             scan,
             network,
             recipe,
+            settings=network_settings(network_setting),
             size=size,
             minutes=minutes,
             seed=seed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptychow.errors import InputError
 from ptychow.files import to_json
 
 if TYPE_CHECKING:
@@ -76,6 +79,10 @@ ProbeModes = Annotated[
 ]
 # Of trainings.
 NetworkSize = Annotated[int | None, typer.Option("--size", help="Crop or bin the frames to this many pixels.")]
+NetworkSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the network (docs/training.md); repeated."),
+]
 TrainingPrecision = Annotated[str, typer.Option("--precision", help="fp32 or bf16.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 
@@ -167,8 +174,9 @@ class Report:
             yield advance
 
     def wrote(self, what: str, path: Path) -> None:
-        """Say, and remember for the summary, that `what` was written to `path`."""
-        self.written[what] = str(path)
+        """Say, and remember for the summary, that `what` was written to `path`; another `what` as "what 2"."""
+        again = (name for number in itertools.count(2) if (name := f"{what} {number}") not in self.written)
+        self.written[what if what not in self.written else next(again)] = str(path)
         self.line(f"wrote {what}: {path}")
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -236,10 +244,22 @@ def format_number(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def network_settings(given: list[str] | None) -> dict[str, Any]:
+    """What --set says: numbers, true and false as such, the rest as words. Raises InputError without a "="."""
+    settings: dict[str, Any] = {}
+    for item in given or []:
+        name, sign, value = item.partition("=")
+        if not (name and sign and value) or name == "amplitude_max":  # the recipe's
+            raise InputError("not a setting", field="--set", found=item, expected="NAME=VALUE, such as nconv=16")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
+
+
 def require_choice(option: str, value: str, *allowed: str) -> None:
     """Raise InputError unless the option's value is one of those allowed."""
-    from ptychow.errors import InputError
-
     if value not in allowed:
         raise InputError("unknown", field=option, found=value, expected=" or ".join(allowed))
 
@@ -255,8 +275,6 @@ def require_engine(engine: str, precision: str | None) -> None:
 
 def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
     """NAME=/path pairs, or TOML files of them, as one mapping. Raises InputError on anything else."""
-    from ptychow.errors import InputError
-
     if not entries:
         return None
     mapping: dict[str, str] = {}
@@ -325,8 +343,6 @@ def output_path(output: Path | None, source: Path, ending: str, *others: Path) -
 
 def checkpoint_beside(target: Path, resume: bool) -> Path:
     """Where the training of this Model keeps its state. Raises InputError where it shall go on and there is none."""
-    from ptychow.errors import InputError
-
     checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
     if resume and not checkpoint.exists():
         raise InputError("nothing to resume", file=checkpoint, remedy="Begin without --resume")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptychow.cli.common import Device, Json, Quiet, Report, Seed
+from ptychow.errors import InputError
 
 if TYPE_CHECKING:
     from ptychow.evaluation import Evaluation
@@ -28,7 +29,10 @@ def demo(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to; by default ptychow-demo here.")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training lines.", min=1)] = EPOCHS,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help=f"Passes over the training lines; {EPOCHS} by default.", min=1),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: Json = False,
@@ -41,12 +45,14 @@ def demo(
     from ptychow.files import require_writable
 
     report = Report(as_json, quiet)
+    if instant and epochs is not None:
+        raise InputError("nothing is trained with --instant", field="--epochs", remedy="Leave one of them out")
     folder = output or Path("ptychow-demo")
     require_writable(folder / "metrics.json")
     if instant:
         _instant(report, folder, seed, device)
     else:
-        _trained(report, folder, epochs, seed, device)
+        _trained(report, folder, epochs or EPOCHS, seed, device)
 
 
 def _instant(report: Report, folder: Path, seed: int, device: str) -> None:

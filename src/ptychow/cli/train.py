@@ -12,6 +12,7 @@ from ptychow.cli.common import (
     Device,
     Json,
     Mapping,
+    NetworkSettings,
     NetworkSize,
     Output,
     PixelSize,
@@ -22,6 +23,7 @@ from ptychow.cli.common import (
     Seed,
     TrainingPrecision,
     checkpoint_beside,
+    network_settings,
     open_scan,
     output_path,
     require_choice,
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
 def train(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Labelled scans of one instrument.")],
     network: Annotated[
-        str | None, typer.Option("--network", help="w3 by default, or that of --start; see ptychow networks.")
+        str | None, typer.Option("--network", help="w1 by default, or that of --start; see ptychow networks.")
     ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help="ptychow, or paper; see docs/training.md.")] = "ptychow",
+    network_setting: NetworkSettings = None,
     output: Output = None,
     start: Annotated[Path | None, typer.Option("--start", help="Model to go on from: fine-tuning.")] = None,
     physics: Annotated[
@@ -114,7 +117,9 @@ def train(
     model = None if start is None else Model.load(start)
     if model is not None and network not in (None, model.card.network):
         raise InputError("not the network of --start", field="--network", found=network, expected=model.card.network)
-    network = network or ("w3" if model is None else model.card.network)
+    network = network or ("w1" if model is None else model.card.network)
+    if network_setting and model is not None:
+        raise InputError("does not go with --start", field="--set", remedy="The Model knows its network")
     if size is not None and model is not None:
         raise InputError("does not go with --start", field="--size", remedy="The Model knows its frames")
     inputs = [*files, *(path for path in (start, teacher, positions) if path is not None)]
@@ -145,6 +150,7 @@ def train(
             labelled,
             network,
             settings,
+            settings=network_settings(network_setting),
             start=model,
             size=size,
             split=split,

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptychow.networks.base import PatternNetwork
+from ptychow.networks.doubling import doubling_taps, spread_taps, tap_sums
 from ptychow.networks.fast import ConvNorm, W3Fast
 from ptychow.networks.ptychonn import PtychoNN
 from ptychow.networks.wnet import Block, ChannelNorm, GlobalResponseNorm, WNet
@@ -174,8 +174,7 @@ class FoldedBlock(nn.Module):
 class DoubledConv(nn.Module):
     """Bilinear doubling, then a 3 x 3 convolution with zero padding to one channel: (N, C, n, n) to (N, 1, 2n, 2n).
 
-    The channels are summed first, on the small grid, once for each of the nine taps. Doubling and tap shift together
-    are then one constant matrix along rows and one along columns, borders included.
+    See `ptychow.networks.doubling`.
     """
 
     rows: Tensor
@@ -184,22 +183,14 @@ class DoubledConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, size: int) -> None:
         super().__init__()
-        doubling = interpolate(torch.eye(size)[None], scale_factor=2, mode="linear", align_corners=False)[0].T
-        nothing = torch.zeros(1, size)
-        # Output pixel k sees doubled pixels k - 1, k and k + 1; beyond the border there is nothing.
-        taps = [torch.cat([nothing, doubling[:-1]]), doubling, torch.cat([doubling[1:], nothing])]
-        self.register_buffer("rows", torch.cat(taps, dim=1))
-        self.register_buffer("columns", torch.cat(taps, dim=1).T.contiguous())
-        # Nine output channels, (column tap, row tap).
-        self.sums = like(conv, conv.weight[0].permute(2, 1, 0).reshape(9, -1, 1, 1), padding=0)
+        self.register_buffer("rows", doubling_taps(size).clone())
+        self.register_buffer("columns", doubling_taps(size).T.contiguous())
+        self.sums = like(conv, tap_sums(conv.weight), padding=0)
         self.register_buffer("bias", None if conv.bias is None else conv.bias.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, 2n, 2n)."""
-        count, _, height, width = x.shape
-        sums = self.sums(x).reshape(count, 3, 3 * height, width)
-        rows = (self.rows @ sums).transpose(1, 2).reshape(count, 1, 2 * height, 3 * width)
-        doubled = rows @ self.columns
+        doubled = spread_taps(self.sums(x), self.rows, self.columns)
         return doubled if self.bias is None else doubled + self.bias
 
 

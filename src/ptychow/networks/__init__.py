@@ -64,13 +64,27 @@ def build(name: str, *, amplitude_max: float = 1.0, **settings: Any) -> PatternN
 
     amplitude_max: largest amplitude the polar heads can give. The other settings are the network's own;
     ``build(name, **network.settings)`` makes the same network again.
-    Raises InputError for a name or a setting that does not exist, or a setting's impossible value.
+    Raises InputError for a name or a setting that does not exist, a value of another type than the setting's default,
+    or an impossible one.
     """
     if name not in NETWORKS:
         raise InputError("unknown network", field="network", found=name, expected=", ".join(NETWORKS))
     spec = NETWORKS[name]
     known = spec.settings()
-    for setting in settings:
+    for setting, value in settings.items():
         if setting not in known:
             raise InputError(f"unknown setting of {name}", field=setting, expected=", ".join(known))
+        if not _fits(value, known[setting]):
+            found, expected = f"{value!r}", f"such as {known[setting]!r}"
+            raise InputError(f"no such setting of {name}", field=setting, found=found, expected=expected)
     return spec.load()(amplitude_max=amplitude_max, **settings)
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a setting's value is of its default's type; a list (as JSON has it) does for a tuple."""
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    alike = {tuple: (tuple, list), float: (float, int)}.get(type(default), (type(default),))
+    return isinstance(value, alike)

@@ -32,7 +32,7 @@ TRIAL_STEPS = 10
 
 def calibrate(
     scan: Scan,
-    network: str = "w3",
+    network: str = "wc",
     recipe: Recipe = LABEL_FREE,
     *,
     instruments: Sequence[NDArray[np.complex64]] = (),

@@ -39,7 +39,7 @@ class Trained:
 
 def train(
     scans: Scan | Sequence[Scan],
-    network: str = "w3",
+    network: str = "w1",
     recipe: str | Recipe = "ptychow",
     *,
     settings: dict[str, Any] | None = None,
