@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shlex
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ptychow.files import to_json
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ CONTENDERS = {
         Contender(REFERENCE, "ptychonn", {"nconv": 16, "batch_norm": True}, "PtychoNN, nconv 16, BatchNorm"),
     )
 }
+
+
+def is_done(result: Path, expected: dict[str, Any]) -> bool:
+    """Whether a JSON is there, so that nothing is done twice.
+
+    Raises SystemExit where its entries are not the `expected` ones: it was made in another way, and a page must not mix
+    the two.
+    """
+    if not result.exists():
+        return False
+    found = json.loads(result.read_text())
+    for name, value in json.loads(to_json(expected)).items():
+        if found.get(name) != value:
+            raise SystemExit(f"{result}: made with another {name} than today's; move it away to do it again")
+    return True
 
 
 def machine() -> dict[str, Any]:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import json
 import time
 from pathlib import Path
 
 import torch
 
+from common import is_done
 from paper_data import TWIN, open_source
 from paper_networks import MAIN
 from paper_page import write_page
@@ -41,6 +43,8 @@ def main() -> None:
         for training in chosen(wanted, options.part, options.only):
             result = folder / f"{training.name}.json"
             if result.exists():
+                settings = training.settings(scale, json.loads(result.read_text())["pairs"])
+                assert is_done(result, {"recipe": settings.model_dump()})
                 continue
             if time.monotonic() > deadline:
                 break

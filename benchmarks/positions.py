@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import machine
+from common import is_done, machine
 from ptychow.datasets import fetch
 from ptychow.figures import new_figure, save_figure
 from ptychow.files import write_json
@@ -86,7 +86,8 @@ def main() -> None:
     folder = RESULTS / "positions"
     for case in CASES:
         result = folder / f"{case.name}.json"
-        if case.name in options.cases and not result.exists() and not options.report_only:
+        wanted = case.name in options.cases and not options.report_only
+        if wanted and not is_done(result, {"case": asdict(case), "schedule": [asdict(step) for step in SCHEDULE]}):
             run(case, result)
     write_report(folder)
 

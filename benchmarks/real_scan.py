@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from scipy import stats
 
-from common import CONTENDERS, REFERENCE, Contender, machine
+from common import CONTENDERS, REFERENCE, Contender, is_done, machine
 from ptychow.datasets import fetch
 from ptychow.evaluation import Evaluation, evaluate
 from ptychow.figures import object_figure, reconstruction_figure
@@ -30,7 +30,16 @@ from ptychow.files import write_json
 from ptychow.formats import read_scan, write_scan
 from ptychow.scan import Scan
 from ptychow.solver import illumination, label
-from ptychow.training import LABEL_FREE, Split, calibrate, recipe_named, spatial_split, steps_per_epoch, train
+from ptychow.training import (
+    LABEL_FREE,
+    Recipe,
+    Split,
+    calibrate,
+    recipe_named,
+    spatial_split,
+    steps_per_epoch,
+    train,
+)
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TEST_FRAMES = {"siemens-star": 83, "tungsten-26id": 74}
@@ -120,8 +129,9 @@ def main() -> None:
             for seed in range(options.seeds):
                 for network in options.networks:
                     result = folder / options.way / f"{name}_{network}_{seed}.json"
-                    if not result.exists():
-                        run(scan, name, CONTENDERS[network], options.way, seed, result)
+                    recipe = recipe_of(options.way, len(rows_split(scan, name).train))
+                    if not is_done(result, {"recipe": recipe.model_dump()}):
+                        run(scan, name, CONTENDERS[network], recipe, options.way, seed, result)
     write_report(folder, options.output)
 
 
@@ -146,13 +156,17 @@ def rows_split(scan: Scan, name: str) -> Split:
     return spatial_split(scan.positions_px, GAP, validation=0, holdout=TEST_FRAMES[name] / len(scan), axis=0)
 
 
-def run(scan: Scan, name: str, contender: Contender, way: str, seed: int, result: Path) -> None:
+def recipe_of(way: str, frames: int) -> Recipe:
+    """The recipe of the last part of a training in this way, on so many frames."""
+    rate = TUNING_RATE if way == PRETRAINED else None
+    recipe = recipe_named("ptychow", batch_size=BATCH_SIZE, learning_rate=rate, keep="last")
+    steps = STEPS * (LONGER if way == LONG else 1)
+    return recipe.model_copy(update={"epochs": max(1, round(steps / steps_per_epoch(frames, recipe)))})
+
+
+def run(scan: Scan, name: str, contender: Contender, recipe: Recipe, way: str, seed: int, result: Path) -> None:
     """Train one network in this way, evaluate it on the test rows, write its JSON (of the first seed its picture)."""
     split = rows_split(scan, name)
-    recipe = recipe_named("ptychow", batch_size=BATCH_SIZE, keep="last")
-    steps = STEPS * (LONGER if way == LONG else 1)
-    epochs = max(1, round(steps / steps_per_epoch(len(split.train), recipe)))
-    recipe = recipe.model_copy(update={"epochs": epochs})
     result.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = result.with_suffix(".checkpoint")
     common: dict[str, Any] = {"seed": seed, "device": "cpu", "precision": "bf16", "resume": True}
@@ -162,7 +176,6 @@ def run(scan: Scan, name: str, contender: Contender, way: str, seed: int, result
         first = result.with_suffix(".simulated.checkpoint")
         settings = contender.settings
         start = calibrate(scan, contender.network, simulated, settings=settings, checkpoint=first, **common).model
-        recipe = recipe.model_copy(update={"learning_rate": TUNING_RATE})
     trained = train(
         scan,
         contender.network,

@@ -204,8 +204,10 @@ def test_warnings_have_digits_enough_to_be_told_from_their_limits():
 
 
 def test_saved_it_is_the_object_it_was(trained, scan, tmp_path):
-    steps = []
-    found = reconstruct(scan, trained.model, device="cpu", batch_size=32, advance=steps.append)
+    steps, sweeps = [], []
+    options = {"device": "cpu", "batch_size": 32, "advance": steps.append, "on_sweep": sweeps.append}
+    found = reconstruct(scan, trained.model, **options)
+    assert sweeps[:2] == [0, 1]
     assert steps == [32, 32, 16] and found.summary["frames"] == 80 and found.summary["frames_per_second"] > 0
     found.save(tmp_path / "r.cxi")
     saved = read_object(tmp_path / "r.cxi")

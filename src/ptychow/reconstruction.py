@@ -125,15 +125,17 @@ def reconstruct(
     threads: int | None = None,
     force: bool = False,
     keep_patches: bool = False,
-    advance: Callable[..., None] | None = None,
+    advance: Callable[[int], object] = lambda frames: None,
+    on_sweep: Callable[[int], object] = lambda sweep: None,
 ) -> Reconstruction:
     """Reconstruct a scan with a Model.
 
     stitching: weights from the probe, or the notebooks' uniform central 12 x 12 pixels. scale: count scale measured on
     the scan's first frames, or the Model's own. engine, device, precision, threads: as `engines.open_engine` takes
     them; what it has to measure it measures on the scan's first frames. force: go on where `Model.check` refuses.
-    keep_patches: give them back too (in memory). advance: called with the number of frames finished. Frames without
-    counts are left out, with a warning: a network would make an object of them too.
+    keep_patches: give them back too (in memory). advance: called with the number of frames finished; on_sweep: then,
+    while their patches are brought to one constant, as `solve_constants` has it. Frames without counts are left out,
+    with a warning: a network would make an object of them too.
     Raises MismatchError, and InputError for bad frames or positions.
     """
     warnings = model.check(scan, force)
@@ -164,13 +166,12 @@ def reconstruct(
         with Behind() as behind:
             for batch in passed.batches(batch_size):
                 behind.do(finish, *batch)
-                if advance is not None:
-                    advance(passed.batch_length)
+                advance(passed.batch_length)
         lit = np.flatnonzero(passed.lit)
         if not lit.size:
             raise InputError("no frame holds counts", file=scan.name, field="frames", remedy="Was the shutter open?")
         if solve and patches is not None:
-            constants = stitch_solved(canvas, patches, positions, lit, folder)
+            constants = stitch_solved(canvas, patches, positions, lit, folder, on_sweep)
             if keep_patches:
                 patches *= constants[:, None, None]
         kept = np.array(patches) if keep_patches else None
@@ -263,15 +264,21 @@ def finished(
 
 
 def stitch_solved(
-    canvas: Canvas, patches: Patches, positions: NDArray[np.float64], lit: NDArray[np.int64], folder: str | Path
+    canvas: Canvas,
+    patches: Patches,
+    positions: NDArray[np.float64],
+    lit: NDArray[np.int64],
+    folder: str | Path,
+    on_sweep: Callable[[int], object] = lambda sweep: None,
 ) -> NDArray[np.complex64]:
     """Bring patches to one constant and stitch those at `lit`: how every scan ends whose Model leaves constants open.
 
     The constants are solved once, from all patches in the order of their indices. patches: (N, m, m). folder: where
-    there is room for another copy of them. Returns the constants (N,).
+    there is room for another copy of them. on_sweep: as `solve_constants` has it. Returns the constants (N,).
     """
     weight = canvas.weight.astype(np.float32)
-    constants = solve_constants(patches, positions, weight, allocate=partial(_spool, path=Path(folder, "weighted")))
+    spool = partial(_spool, path=Path(folder, "weighted"))
+    constants = solve_constants(patches, positions, weight, allocate=spool, on_sweep=on_sweep)
     for start in range(0, len(lit), STITCHED_AT_A_TIME):
         chosen = lit[start : start + STITCHED_AT_A_TIME]
         canvas.add(patches[chosen] * constants[chosen, None, None], positions[chosen])

@@ -247,6 +247,7 @@ def solve_constants(
     sweeps: int = 200,
     tolerance: float = 1e-4,
     allocate: Callable[[tuple[int, ...]], NDArray[np.complex64]] = lambda shape: np.empty(shape, np.complex64),
+    on_sweep: Callable[[int], object] = lambda sweep: None,
 ) -> NDArray[np.complex64]:
     """The unit constants that bring overlapping patches to one phase: `constants[:, None, None] * patches` agree.
 
@@ -257,7 +258,8 @@ def solve_constants(
     real and positive.
 
     patches: (N, n, n) complex, may lie on disk; positions_px: (N, 2); weight: (n, n). allocate: where the weighted
-    patches find room (memory, or a file for what does not fit). Result (N,) complex64.
+    patches find room (memory, or a file for what does not fit). on_sweep: called before each sweep with its number,
+    from 0. Result (N,) complex64.
     """
     lit = weight > 0.05 * weight.max()
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
@@ -273,6 +275,7 @@ def solve_constants(
     mosaic = np.zeros(tuple(place.max(axis=0) + weighted.shape[1:]), np.complex64)
     constants = np.zeros(len(patches), np.complex64)
     for sweep in range(sweeps):
+        on_sweep(sweep)
         turned = 0.0
         for index, (row, column) in enumerate(place):
             patch = weighted[index]

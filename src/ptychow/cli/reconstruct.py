@@ -101,7 +101,11 @@ def reconstruct(
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     target = output_path(output, file, named_after(file, loaded.name, ".cxi"), model)
     with report.progress("Reconstructing", len(scan)) as advance:
-        result = run(scan, loaded, **options, advance=advance)
+
+        def on_sweep(sweep: int) -> None:
+            advance(0, note=f"joining patches, sweep {sweep + 1}")
+
+        result = run(scan, loaded, **options, advance=advance, on_sweep=on_sweep)
     if refine or refine_epochs is not None or refine_seconds is not None:
         from ptychow.refinement import refine_reconstruction
 
