@@ -1,13 +1,14 @@
-"""Work behind: in order, one ahead, failures seen."""
+"""Work behind and ahead: in order, one at a time, failures seen."""
 
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 
-from ptychow.behind import Behind
+from ptychow.behind import Behind, ahead
 
 
 def test_work_is_done_in_order_and_by_the_end():
@@ -64,3 +65,37 @@ def test_a_failure_outside_is_the_one_that_is_seen():
     with pytest.raises(KeyError), Behind() as behind:
         behind.do(fail)
         raise KeyError
+
+
+def test_items_come_in_order_and_are_made_while_the_one_before_is_used():
+    made = []
+
+    def items():
+        for number in range(5):
+            made.append((number, threading.get_ident()))
+            yield number
+
+    used = []
+    for item in ahead(items()):
+        until = time.monotonic() + 10
+        while len(made) < min(item + 2, 5) and time.monotonic() < until:
+            time.sleep(0.001)
+        assert made[-1][0] == min(item + 1, 4)
+        used.append(item)
+    assert used == list(range(5)) and {thread for _, thread in made} != {threading.get_ident()}
+
+
+def test_what_making_an_item_raises_comes_up():
+    def items():
+        yield 1
+        fail()
+
+    used = []
+    with pytest.raises(ValueError, match="in the thread"):
+        used.extend(ahead(items()))
+
+
+def test_it_can_be_left_early():
+    for item in ahead(iter(range(1000))):
+        if item == 3:
+            break

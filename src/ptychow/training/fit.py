@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from ptychow.behind import ahead
 from ptychow.devices import choose_device
 from ptychow.errors import InputError, PtychoWError
 from ptychow.training.checkpoint import clone_state, load_checkpoint, save_checkpoint
@@ -123,7 +123,7 @@ def fit(
         for epoch in range(history.epochs, recipe.epochs):
             started, losses = perf_counter(), []
             network.train()
-            for batch in _ahead(_batches(train, virtual, recipe, seed, epoch, share)):
+            for batch in ahead(_batches(train, virtual, recipe, seed, epoch, share)):
                 rate = schedule(step)
                 losses.append(loop.step(batch, rate, np.random.default_rng([seed, epoch, step, share.start])))
                 step += 1
@@ -234,15 +234,6 @@ def _batches(
             yield (inputs, labels), factors[: len(inputs)]
         else:
             yield None, factors
-
-
-def _ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """The same batches, each made by another thread while the one before it is trained on."""
-    with ThreadPoolExecutor(1) as worker:
-        coming = worker.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = worker.submit(next, batches, None)
-            yield batch
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, half: bool) -> torch.optim.Optimizer:
