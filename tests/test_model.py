@@ -82,7 +82,7 @@ def model_bytes(trained, tmp_path_factory):
         (lambda card: card.update(format=2), r"format.*another version|another version.*1"),
         (lambda card: card.update(network="w9"), "m.safetensors: network: unknown network; found w9"),
         (lambda card: card["settings"].update(dims=[16, 16, 16, 32]), "weights do not fit the network"),
-        (lambda card: card["settings"].update(dims=3), "weights do not fit the network"),
+        (lambda card: card["settings"].update(dims=3), "m.safetensors: dims: no such setting of w3; found 3"),
         (lambda card: card["settings"].update(colour="red"), "m.safetensors: colour: unknown setting"),
         (lambda card: card.pop("preparation"), "preparation"),
         (lambda card: card["preparation"].update(bin=0), "bin"),

@@ -81,10 +81,12 @@ def build(name: str, *, amplitude_max: float = 1.0, **settings: Any) -> PatternN
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a setting's value is of its default's type; a list (as JSON has it) does for a tuple."""
-    if default is None:
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    alike = {tuple: (tuple, list), float: (float, int)}.get(type(default), (type(default),))
-    return isinstance(value, alike)
+    """Whether a setting's value is of its default's type; numbers of channels and blocks may be a list, as JSON has it.
+
+    Where there is no default it is a row of such numbers, or None again.
+    """
+    if default is None or isinstance(default, tuple):
+        return value is default or (isinstance(value, tuple | list) and all(type(item) is int for item in value))
+    if isinstance(default, float):
+        return type(value) in (float, int)
+    return type(value) is type(default)
