@@ -60,8 +60,8 @@ On a simulated scan of the same size ([schedule.md](schedule.md), one seed each)
   that ratio know how strong the pattern is; without them W1 and W3 learnt more slowly (in trials that were not kept).
   All runs above have them.
 * *Virtual scan points* help W1 and PtychoNN alike at 1000 steps.
-* *Length.* The longer the training, the more W1 leaves the small PtychoNN behind: 0.99, 0.86 and 0.80 of its error after
-  240, 1,000 and 3,000 steps.
+* *Length.* The longer the training, the more W1 leaves the small PtychoNN behind: 0.99, 0.86 and 0.80 of its error
+  after 240, 1,000 and 3,000 steps.
 
 On the scans themselves, one seed each: four times as many steps lessen every error by a tenth to a fifth and bring W1
 level on the star; 1,000 steps on simulated samples first change next to nothing, except that WC learns the star
