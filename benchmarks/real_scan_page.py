@@ -64,13 +64,13 @@ On a simulated scan of the same size ([schedule.md](schedule.md), one seed each)
   after 240, 1,000 and 3,000 steps.
 
 On the scans themselves, one seed each: four times as many steps lessen every error by a tenth to a fifth and bring W1
-level on the star; 1,000 steps on simulated samples first change next to nothing, except that WC learns the star
-reliably. (Without any labels WC learns faster than PtychoNN: [calibrate.md](calibrate.md).)
+level on the star; 1,000 steps on simulated samples first change little, but for WC on the star (0.10 for 0.15).
+Without any labels W1 and WC learn faster than PtychoNN: [calibrate.md](calibrate.md).
 
 What a network cannot learn is the label's own error. As the halves of the frames tell it, that is more than half of
 what is counted as the networks' error on tungsten (0.115 of 0.18 to 0.22): of the rest the best W1, trained for longer,
-leaves 0.87 of what PtychoNN leaves. With such labels the target of 0.75 would take a network that leaves a third less
-than that. On the star the labels are good to 0.024; there a part of the error is common to all networks: the rings that
+leaves 0.87 of what PtychoNN leaves. With such labels the target of 0.75 would take a network that leaves 0.36 of it.
+On the star the labels are good to 0.024; there a part of the error is common to all networks: the rings that
 interrupt the spokes in the test rows are not in the training rows.
 
 Not tried for want of time: the paper's length, about 13,600 steps of 64 patterns. PtychoNN as published, without
