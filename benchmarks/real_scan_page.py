@@ -74,7 +74,7 @@ On the star the labels are good to 0.024; there a part of the error is common to
 interrupt the spokes in the test rows are not in the training rows.
 
 Not tried for want of time: the paper's length, about 13,600 steps of 64 patterns. PtychoNN as published, without
-BatchNorm, did not leave its plateau with AdamW (it scores as the flat patch).
+BatchNorm, did not leave its plateau with either optimizer (it scores as the flat patch).
 
 Said for honesty: the choices were made on the simulated scan. Before them a dozen trials had been run on the Siemens
 star, and their test scores had been seen: that its training loss stood still is what led to the standardised input. All
