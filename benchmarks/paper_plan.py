@@ -50,7 +50,7 @@ SCALES = {
 class Training:
     """One training. loss: in place of the recipe's. shuffled: frames and labels do not belong together.
 
-    teacher: network whose plain training of this recipe and seed makes the labels.
+    teacher: network whose plain training of this recipe and seed makes the labels. times: length, in the scale's steps.
     """
 
     network: str
@@ -61,6 +61,7 @@ class Training:
     precision: str = "bf16"
     shuffled: bool = False
     teacher: str | None = None
+    times: int = 1
 
     @property
     def name(self) -> str:
@@ -71,6 +72,7 @@ class Training:
             self.precision if self.precision != "bf16" else "",
             "shuffled" if self.shuffled else "",
             f"from-{self.teacher}" if self.teacher else "",
+            f"x{self.times}" if self.times > 1 else "",
         ]
         return "_".join([self.recipe, self.network, str(self.seed), *filter(None, changes)])
 
@@ -87,7 +89,7 @@ class Training:
         falls to nothing ends on its best weights.
         """
         recipe = recipe_named(self.recipe, batch_size=scale.batch_size, loss=self.loss)
-        epochs = max(1, round(scale.steps / steps_per_epoch(pairs, recipe)))
+        epochs = max(1, round(self.times * scale.steps / steps_per_epoch(pairs, recipe)))
         return recipe.model_copy(update={"epochs": epochs, "keep": "best" if self.recipe == "paper" else "last"})
 
 
@@ -107,6 +109,7 @@ def _ordered(scale: Scale, seeds: int) -> Iterator[Training]:
     yield from (training for seed in range(seeds) for training in faster(seed))
     yield from (Training("w2", "paper", seed) for seed in range(seeds))
     yield from controls()
+    yield from longer()
     yield from ablation()
     yield from scaling()
     yield Training("w2", "ptychow")
@@ -122,6 +125,11 @@ def faster(seed: int) -> list[Training]:
 def controls() -> list[Training]:
     """Pairs shuffled, which must score as flat; and W3 in full precision, which must score as in bf16."""
     return [Training("w3", shuffled=True), Training("w3", precision="fp32")]
+
+
+def longer() -> list[Training]:
+    """Three times the scale's steps: whether who is ahead is a matter of length."""
+    return [Training(network, times=3) for network in ("ptychonn", "w1", "w3", "w3f")]
 
 
 LOSSES = ("uniform", "weighted", "complex")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from paper_networks import LEARNERS, WIDTHS
-from paper_plan import LOSSES, Scale, Training, ablation, at_size, controls, scaling
+from paper_plan import LOSSES, Scale, Training, ablation, at_size, controls, longer, scaling
 from paper_results import (
     BASELINE_RUNS,
     BLOCKS,
@@ -178,6 +178,27 @@ def against_steps(results: Results) -> str:
         + "\n\n`paper` recipe, leak-free block, unexplained variance / SSIM (range 2 pi), mean over the seeds, the "
         "weights of the best validation loss so far: the rate is constant, so that the beginning of a training is a "
         "shorter training. The last column tells whether validation had stopped improving."
+    )
+
+
+def longer_training(results: Results) -> str:
+    """Table 3 goes on: one seed, three times as long."""
+    rows, heads = [], ["network"]
+    for training in longer():
+        run = results.of(training)
+        title = LEARNERS[training.network].title
+        if run is None:
+            rows.append([title, MISSING])
+            continue
+        curve = [(steps, errors[0]) for steps, errors in step_curve({training.seed: run})]
+        heads = ["network", *(f"{steps:.0f} steps" for steps, _ in curve), "went on after its best validation"]
+        rows.append([title, *(f"{error:.3f}" for _, error in curve), f"{steps_since_best(run):.0f} steps"])
+    return (
+        "## Longer training\n\n"
+        + table(heads, rows)
+        + "\n\nThe same recipe, three times as long; leak-free block, unexplained variance, seed 0, the weights of the "
+        "best validation loss so far. It is a training of its own, told apart from that of the tables by chance alone "
+        "where the steps are the same."
     )
 
 
