@@ -102,6 +102,24 @@ def test_names_must_differ_and_nothing_is_overwritten(scans, tmp_path):
         reconstruct_scans([file], folder / "model.safetensors", folder)
 
 
+def test_another_file_of_positions_is_another_result(scans, tmp_path):
+    folder, _ = scans
+    table = tmp_path / "xy.csv"
+
+    def run():
+        table.write_text("y_px,x_px\n" + "\n".join(f"{y},{x}" for y, x in positions))
+        reading = {"mapping": {"positions_file": str(table)}}
+        (outcome,) = reconstruct_scans(
+            [folder / "scan1.cxi"], folder / "model.safetensors", tmp_path / "results", workers=1, reading=reading
+        )
+        return outcome.state
+
+    positions = 100 + 9.0 * np.indices((4, 4)).reshape(2, -1).T
+    assert run() == "done"
+    positions = positions * 1.01
+    assert run() == "done"
+
+
 def test_an_address_where_nobody_answers(scans, tmp_path, monkeypatch):
     folder, _ = scans
     monkeypatch.setattr("ptychow.cluster.CONNECTING_SECONDS", 1)

@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ptychow import __version__
 from ptychow.errors import InputError, MissingExtraError, PtychoWError
 from ptychow.files import write_json
+from ptychow.formats.companions import files_of
 
 MANIFEST = "reconstructions.json"
 # Times a scan may take its worker down with it before it counts as failed.
@@ -189,12 +191,14 @@ def _outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return outputs
 
 
-def _digest(file: Path, model: Path, *settings: dict[str, Any]) -> str:
-    """Changes when the scan file, the Model or an option does."""
+def _digest(file: Path, model: Path, reading: dict[str, Any], options: dict[str, Any]) -> str:
+    """Changes when a file of the scan, the Model, an option, or PtychoW's version does."""
     facts = [
-        (str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.exists() else str(p) for p in (file, model)
+        (str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.exists() else str(p)
+        for p in (*files_of(file, reading.get("mapping")), model)
     ]
-    return hashlib.sha256(json.dumps([facts, *settings], sort_keys=True).encode()).hexdigest()[:16]
+    said = json.dumps([facts, reading, options, __version__], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "reconstruct": ["reconstruct", "SCAN", "--model", "MODEL", "--device", "cpu"],
     "evaluate": ["evaluate", "MODEL", "SCAN", "--region", "all", "--device", "cpu"],
     "simulate": ["simulate", "--beam", "SCAN", "--points", "4"],
+    "prepare": ["prepare", "SCAN"],
 }
 USE_FRAMES = ["label", "train", "reconstruct", "evaluate"]
 
@@ -238,6 +239,19 @@ def test_an_output_that_is_the_input(command, attempt, scan_file):
     assert "would overwrite the input" in attempt(command, "--output", scan_file)
 
 
+@pytest.mark.parametrize("command", ["label", "train", "reconstruct", "evaluate", "prepare"])
+def test_an_output_that_is_the_file_of_positions(command, attempt, scan_file, tmp_path):
+    table = tmp_path / f"positions{suffix(command)}"
+    table.write_text("y_px,x_px\n" + "".join(f"{3 * row},{3 * (row % 8)}\n" for row in range(80)))
+    assert "would overwrite the input" in attempt(command, "--positions", table, "--output", table)
+
+
+def test_an_output_that_is_the_mask(attempt, tmp_path):
+    mask = tmp_path / "mask.cxi"
+    mask.write_text("3,4\n")
+    assert "would overwrite the input" in attempt("prepare", "--mask", mask, "--output", mask)
+
+
 @pytest.mark.parametrize("command", ["inspect"])
 def test_a_picture_in_no_known_format(command, attempt, tmp_path):
     assert "no format for a picture" in attempt(command, "--output", tmp_path / "picture.docx")
@@ -286,6 +300,7 @@ AT_WORK = {
     "reconstruct": ("ptychow.reconstruction", "central_crop"),
     "evaluate": ("ptychow.metrics", "patch_metrics"),
     "simulate": ("ptychow.optics.simulate", "_expected_counts"),
+    "prepare": ("ptychow.detector_steps", "refuse_negative"),
 }
 
 

@@ -23,6 +23,7 @@ from ptychow.cli.common import (
     Seed,
     TrainingPrecision,
     checkpoint_beside,
+    inputs_of,
     network_settings,
     open_scan,
     output_path,
@@ -92,7 +93,7 @@ def calibrate(
     if minutes is not None and (steps is not None or resume):
         other = "--resume" if steps is None else "--steps"
         raise InputError(f"does not go with {other}", field="--minutes", remedy="Give the number of steps")
-    given = () if positions is None else (positions,)
+    given = inputs_of(file, mapping, positions)
     target = output_path(output, file, f"_{network}.safetensors", *given)
     image = output_path(target.with_suffix(".cxi"), file, ".cxi", *given)
     checkpoint = checkpoint_beside(target, resume)

@@ -314,6 +314,13 @@ def explanation(
     return {"mapping": explained, "pixel_size": None if pixel_size_nm is None else pixel_size_nm * 1e-9}
 
 
+def inputs_of(file: Path, mapping: list[str] | None = None, positions: Path | None = None) -> list[Path]:
+    """The files that a scan is read from with these options. Raises InputError as `parse_mapping`."""
+    from ptychow.formats.companions import files_of
+
+    return files_of(file, explanation(mapping, None, positions)["mapping"])
+
+
 def named_after(source: Path, model: str, ending: str) -> str:
     """The `ending` for `output_path` of what `model` made of `source`: a Model named after the scan does not say it
     twice.

@@ -15,6 +15,7 @@ from ptychow.cli.common import (
     Positions,
     Quiet,
     Report,
+    inputs_of,
     open_scan,
     output_path,
     require_choice,
@@ -60,7 +61,7 @@ def convert(
     name = to or ("cxi" if suffix is None else SUFFIXES[suffix])
     require_choice("--to", name, *(known.name for known in FORMATS.values() if known.write))
     chosen = FORMATS[name]
-    path = output_path(wanted, file, chosen.suffix)
+    path = output_path(wanted, file, chosen.suffix, *inputs_of(file, mapping, positions))
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     left_out = chosen.leaves_out(scan)
     assert chosen.write is not None

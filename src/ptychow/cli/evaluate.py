@@ -18,6 +18,7 @@ from ptychow.cli.common import (
     Quiet,
     Report,
     StitchingOption,
+    inputs_of,
     named_after,
     open_scan,
     output_path,
@@ -83,7 +84,8 @@ def evaluate(
     require_choice("--region", region, "unseen", "all")
     require_choice("--stitching", stitching, "probe", "central-crop")
     loaded = Model.load(model)
-    target = output_path(output, file, named_after(file, loaded.name, "_evaluation.json"), model)
+    inputs = [model, *inputs_of(file, mapping, positions)]
+    target = output_path(output, file, named_after(file, loaded.name, "_evaluation.json"), *inputs)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     result = run(
         loaded,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Json, Mapping, Output, PixelSize, Quiet, Report, open_scan, output_path, require_choice
+from ptychow.cli.common import (
+    Json,
+    Mapping,
+    Output,
+    PixelSize,
+    Quiet,
+    Report,
+    inputs_of,
+    open_scan,
+    output_path,
+    require_choice,
+)
 
 
 def import_ptychonn(
@@ -31,7 +42,7 @@ def import_ptychonn(
     from ptychow.ptychonn_checkpoint import import_ptychonn as read_checkpoint
 
     report = Report(as_json, quiet)
-    target = output_path(output, file, ".safetensors", *([scan] if scan else []))
+    target = output_path(output, file, ".safetensors", *(inputs_of(scan, mapping) if scan else []))
     reference = None if scan is None else open_scan(scan, mapping, pixel_size_nm)
     model = read_checkpoint(file, reference, inputs=inputs, size=size)  # type: ignore[arg-type]  # checked above
     if reference is None:

@@ -15,6 +15,7 @@ from ptychow.cli.common import (
     Positions,
     Quiet,
     Report,
+    inputs_of,
     open_scan,
     output_path,
     parse_mapping,
@@ -36,7 +37,7 @@ def inspect(
     from ptychow.inspection import inspect_scan
 
     report = Report(as_json, quiet)
-    target = output_path(output, file, "_inspection.png")
+    target = output_path(output, file, "_inspection.png", *inputs_of(file, mapping, positions))
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     with report.progress("Reading frames", len(scan)) as advance:
         found = inspect_scan(scan, format=recognise(file, parse_mapping(mapping)).title, on_frames=advance)

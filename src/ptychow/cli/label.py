@@ -19,6 +19,7 @@ from ptychow.cli.common import (
     Quiet,
     Report,
     Seed,
+    inputs_of,
     open_scan,
     output_path,
     warn_of_findings,
@@ -60,7 +61,7 @@ def label(
     from ptychow.solver.labelling import solver_device
 
     report = Report(as_json, quiet)
-    target = output_path(output, file, "_labelled.cxi")
+    target = output_path(output, file, "_labelled.cxi", *inputs_of(file, mapping, positions))
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     method = method_named(solver)
     choose_noise(method, noise)

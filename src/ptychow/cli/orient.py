@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ptychow.cli.common import Device, Json, Mapping, PixelSize, Quiet, Report, Seed, open_scan, output_path
+from ptychow.cli.common import Device, Json, Mapping, PixelSize, Quiet, Report, Seed, inputs_of, open_scan, output_path
 
 
 def orient(
@@ -40,7 +40,7 @@ def orient(
     from ptychow.orientation_search import find_orientation, number_of_trials, upright
 
     report = Report(as_json, quiet)
-    target = None if output is None else output_path(output, file, "_upright.cxi")
+    target = None if output is None else output_path(output, file, "_upright.cxi", *inputs_of(file, mapping))
     scan = open_scan(file, mapping, pixel_size_nm)
     trusted = scan.probe is not None and not rough_probe
     positions = (Orientation.IDENTITY,) if positions_known else tuple(Orientation)

@@ -16,6 +16,7 @@ from ptychow.cli.common import (
     Positions,
     Quiet,
     Report,
+    inputs_of,
     open_scan,
     output_path,
     require_choice,
@@ -72,12 +73,14 @@ def prepare(
     """Mask, turn, centre, crop or bin the frames of a scan; geometry, mask, probe and labels follow."""
     from ptychow.detector_fit import fit_preparation
     from ptychow.formats import write_scan
+    from ptychow.formats.masks import mask_file
     from ptychow.orientation import Orientation
     from ptychow.prepared import prepare_scan, swap_quarters
 
     report = Report(as_json, quiet)
     require_choice("--orientation", orientation, *Orientation)
-    target = output_path(output, file, "_prepared.cxi")
+    inputs = [*inputs_of(file, mapping, positions), *([mask_file(mask)[0]] if mask else [])]
+    target = output_path(output, file, "_prepared.cxi", *inputs)
     scan = choose_frames(open_scan(file, mapping, pixel_size_nm, positions), frames)
     if mask is not None:
         scan = _masked(scan, mask, report)

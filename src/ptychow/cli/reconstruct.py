@@ -25,6 +25,7 @@ from ptychow.cli.common import (
     StitchingOption,
     Threads,
     explanation,
+    inputs_of,
     named_after,
     open_scan,
     output_path,
@@ -99,7 +100,8 @@ def reconstruct(
         return
     loaded = Model.load(model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
-    target = output_path(output, file, named_after(file, loaded.name, ".cxi"), model)
+    inputs = [model, *inputs_of(file, mapping, positions)]
+    target = output_path(output, file, named_after(file, loaded.name, ".cxi"), *inputs)
     with report.progress("Reconstructing", len(scan)) as advance:
 
         def on_sweep(sweep: int) -> None:

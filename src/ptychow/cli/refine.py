@@ -18,6 +18,7 @@ from ptychow.cli.common import (
     Quiet,
     Report,
     Seed,
+    inputs_of,
     open_scan,
     output_path,
 )
@@ -46,7 +47,7 @@ def refine(
     from ptychow.solver import refine as run
 
     report = Report(as_json, quiet)
-    target = output_path(output, file, "_refined.cxi", start)
+    target = output_path(output, file, "_refined.cxi", start, *inputs_of(file, mapping, positions))
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     known = read_reconstruction(start)
     pixels = known.pixel_size, scan.geometry.pixel_size

@@ -23,6 +23,7 @@ from ptychow.cli.common import (
     Seed,
     TrainingPrecision,
     checkpoint_beside,
+    inputs_of,
     network_settings,
     open_scan,
     output_path,
@@ -122,7 +123,8 @@ def train(
         raise InputError("does not go with --start", field="--set", remedy="The Model knows its network")
     if size is not None and model is not None:
         raise InputError("does not go with --start", field="--size", remedy="The Model knows its frames")
-    inputs = [*files, *(path for path in (start, teacher, positions) if path is not None)]
+    read = [path for file in files for path in inputs_of(file, mapping, positions)]
+    inputs = [*read, *(path for path in (start, teacher) if path is not None)]
     target = output_path(output, files[0], f"_{network}.safetensors", *inputs)
     checkpoint = checkpoint_beside(target, resume)
     settings = recipe_named(
