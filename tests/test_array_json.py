@@ -46,6 +46,7 @@ def test_a_large_mask_takes_little_room():
         {"shape": [4, 4]},
         {"shape": [2, 2]},
         {"shape": [-1]},
+        {"shape": [2**20, 2**20]},
         {"shape": "three"},
         {"dtype": "object"},
         {"dtype": "no type"},

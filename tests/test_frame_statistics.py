@@ -17,7 +17,7 @@ def test_statistics_are_numpys():
     scan = Scan(frames=frames, positions=np.zeros((23, 2)), saturation=11.0)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ptychow.frame_statistics.BATCH_VALUES", 4 * 63)
+        patch.setattr("ptychow.scan.PASS_PIXELS", 4 * 63)
         found = measure_frames(scan, seen.append)
     assert sum(seen) == 23 and max(seen) == 4
     assert np.allclose(found.mean, np.nanmean(frames, axis=0))

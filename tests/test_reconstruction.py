@@ -7,14 +7,14 @@ import pytest
 
 from conftest import small_scan
 from ptychow import reconstruction
-from ptychow.detector_fit import BATCH_PIXELS, SAMPLE_FRAMES
+from ptychow.detector_fit import SAMPLE_FRAMES
 from ptychow.errors import InputError, MismatchError
 from ptychow.formats.cxi import read_object
 from ptychow.metrics import align
 from ptychow.model import CHECKED_FRAMES, Model
 from ptychow.reconstruction import reconstruct
 from ptychow.residual import Reference
-from ptychow.scan import Geometry
+from ptychow.scan import PASS_PIXELS, Geometry
 from ptychow.trust import judge_disagreement
 
 
@@ -58,7 +58,7 @@ def test_a_scan_larger_than_memory_is_streamed(trained):
     frames = Watched(np.tile(scan.frames, (10, 1, 1)))
     many = replace(scan, frames=frames, positions=np.tile(scan.positions, (10, 1)), raster=None)
     reconstruct(many, trained.model, device="cpu", batch_size=CHECKED_FRAMES)
-    assert max(frames.chunks) * frames.shape[1] * frames.shape[2] <= BATCH_PIXELS
+    assert max(frames.chunks) * frames.shape[1] * frames.shape[2] <= PASS_PIXELS
     # Once each, but for those in which bad pixels are looked for, and the few that checks and fingerprint look at.
     assert sum(frames.chunks) < 1200 + 2 * SAMPLE_FRAMES + 5 * CHECKED_FRAMES
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptychow.errors import InputError
-from ptychow.scan import Geometry, ObjectImage, Scan, Subset
+from ptychow.scan import Geometry, ObjectImage, Scan, Subset, frames_at_a_time
 
 LENGTHS = {"wavelength": 1.24e-10, "distance": 2.0, "detector_pixel": 75e-6}
 PIXEL = 1.24e-10 * 2.0 / (16 * 75e-6)
@@ -44,11 +44,18 @@ def test_a_scan_needs_only_frames_and_positions_and_invents_nothing():
         ("probe", np.zeros((1, 16, 16)), "expected complex"),
         ("label_patches", np.zeros((5, 16, 16), complex), r"expected \(6, h, w\)"),
         ("raster", (2, 4), "lines x points = 6"),
+        ("saturation", 0.0, "expected counts above 0"),
+        ("saturation", np.nan, "expected counts above 0"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(part, value, message):
     with pytest.raises(InputError, match=f"a.h5: {part}: .*{message}"):
         Scan(**{**parts(), part: value})
+
+
+@pytest.mark.parametrize(("size", "expected"), [(16, 2**13), (1024, 2), (4096, 1)])
+def test_a_pass_takes_so_many_frames_as_fit_its_pixels(size, expected):
+    assert frames_at_a_time((size, size)) == expected
 
 
 def test_the_first_bad_position_is_named():

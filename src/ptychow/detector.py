@@ -124,7 +124,7 @@ class Preparation(BaseModel):
         plain = self.unstandardised()
         total = np.zeros(self.output_size(scan.frame_shape))
         squares = 0.0
-        for _, frames in scan.batches(SCALE_FRAMES):
+        for _, frames in scan.batches():
             inputs = plain.apply(frames)[:, 0].astype(np.float64)
             total += inputs.sum(axis=0)
             squares += float(np.square(inputs).sum())

@@ -14,14 +14,13 @@ from ptychow.bad_pixels import count_once, find_bad_pixels
 from ptychow.detector import PROBE_POWER, Preparation
 from ptychow.errors import InputError
 from ptychow.orientation import Orientation
-from ptychow.scan import Scan, spread
+from ptychow.scan import Scan, frames_at_a_time, spread
 from ptychow.words import counted
 
 BadPixels = Literal["auto", "scan", "none"]
-# What is looked at for bad pixels and the centre, evenly spread over the scan: frames, and pixels in all and at a time.
+# What is looked at for bad pixels and the centre, evenly spread over the scan: frames, and pixels in all.
 SAMPLE_FRAMES = 512
 SAMPLE_PIXELS = 2**27
-BATCH_PIXELS = 2**21
 # Every network takes frames of such multiples.
 SIZE_MULTIPLE = 16
 # A crop chosen unasked keeps at least this part of the counts.
@@ -174,7 +173,7 @@ class _Sample:
         """
         pixels = scan.frame_shape[0] * scan.frame_shape[1]
         indices = spread(len(scan), min(SAMPLE_FRAMES, max(SAMPLE_PIXELS // pixels, 16)))
-        batch = max(BATCH_PIXELS // pixels, 1)
+        batch = frames_at_a_time(scan.frame_shape)
         good = detector["mask"]
         total = np.zeros(scan.frame_shape)
         largest = np.zeros(scan.frame_shape)

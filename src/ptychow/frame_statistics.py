@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from ptychow.detector_steps import default_markers, marked_pixels, unwrap_negative
 from ptychow.scan import Scan
 
-BATCH_VALUES = 2**22
-
 
 @dataclass(frozen=True)
 class FrameStatistics:
@@ -44,7 +42,7 @@ class FrameStatistics:
 
 
 def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count: None) -> FrameStatistics:
-    """Read all frames once, four million values at a time. `on_frames` is told how many have just been read.
+    """Read all frames once. `on_frames` is told how many have just been read.
 
     Raises InputError where they cannot be read.
     """
@@ -57,7 +55,7 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
     smallest_value, largest_value, at_largest = np.inf, -np.inf, 0
     not_finite = negative = marked = saturated = 0
     whole = True
-    for indices, stored in scan.batches(max(1, BATCH_VALUES // total.size)):
+    for indices, stored in scan.batches():
         counts = unwrap_negative(stored) if wraps else stored
         usable = np.isfinite(counts)
         not_finite += int(usable.size - np.count_nonzero(usable))

@@ -8,6 +8,7 @@ None and stays None.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 
+PASS_PIXELS = 2**21
 PositionUnit = Literal["m", "px"]
 
 
@@ -203,8 +205,9 @@ class Scan:
             raster=None,
         )
 
-    def batches(self, size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """(indices, frames) of at most `size` frames at a time, in order."""
+    def batches(self, size: int | None = None) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """(indices, frames) of at most `size` frames at a time, by default `frames_at_a_time`, in order."""
+        size = size or frames_at_a_time(self.frame_shape)
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield np.arange(start, stop), self.frames[start:stop]
@@ -216,6 +219,11 @@ class Scan:
         for index in spread(len(self), 16):
             digest.update(np.ascontiguousarray(self.frames[int(index)]).tobytes())
         return digest.hexdigest()[:16]
+
+
+def frames_at_a_time(frame_shape: tuple[int, int]) -> int:
+    """How many frames of (H, W) a pass over a scan takes into memory at once: PASS_PIXELS, or one frame."""
+    return max(1, PASS_PIXELS // math.prod(frame_shape))
 
 
 def spread(count: int, most: int) -> NDArray[np.int64]:
@@ -256,6 +264,7 @@ def _check(scan: Scan) -> None:
             "finite numbers",
             "Remove these points from the file, or interpolate their positions",
         )
+    require(scan.saturation is None or scan.saturation > 0, "saturation", scan.saturation, "counts above 0, or none")
     require(scan.position_unit in ("m", "px"), "position_unit", scan.position_unit, "m or px")
     if scan.mask is not None:
         require(scan.mask.shape == frame_shape, "mask", f"shape {scan.mask.shape}", f"the frames' {frame_shape}")

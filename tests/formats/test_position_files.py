@@ -87,6 +87,13 @@ def test_arrays(tmp_path, case):
     np.testing.assert_allclose(positions, POSITIONS, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("columns", "signs"), [("1,2", (1, 1)), ("-1,2", (-1, 1)), ("xy", (1, 1)), ("-xy", (-1, -1))])
+def test_a_minus_turns_the_sign_of_the_columns_it_names(tmp_path, columns, signs):
+    name, _ = arrays(tmp_path)[1 if "xy" in columns else 2]
+    said = {"positions_file": str(tmp_path / name), "position_columns": columns, "position_unit": "um"}
+    np.testing.assert_allclose(read_positions(said)[0], POSITIONS * signs, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("content", "said", "message"),
     [

@@ -45,6 +45,17 @@ def test_probe_carries_the_mean_counts(save):
     assert f"multiplied by {ratio[0, 0, 0].real:.4f}" in scan.metadata["probe_scale"]
 
 
+def test_what_is_no_count_is_no_light_for_the_probe(save):
+    frames = FRAMES.astype(np.uint16)
+    frames[:, :2] = 65535
+    scan = read_scan(save(diffraction=frames))
+    assert np.sum(np.abs(scan.probe) ** 2) == pytest.approx(FRAMES[:, 2:].sum() / 7, rel=1e-5)
+    frames = FRAMES.astype(np.float32)
+    frames[3, 4, 4] = np.nan
+    scan = read_scan(save(diffraction=frames))
+    assert np.sum(np.abs(scan.probe) ** 2) == pytest.approx(FRAMES.sum() / 7, rel=0.01)
+
+
 def test_minimal(save):
     scan = read_scan(save(probe=None, positions_px_nominal=None))
     assert scan.probe is None and scan.nominal_positions is None and scan.metadata == {}

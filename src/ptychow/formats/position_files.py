@@ -95,7 +95,8 @@ def read_positions(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], Pos
     unit = mapping.get("position_unit") or _unit_of(table, [down, right], path)
     if unit not in UNITS:
         raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
-    signs = [-1.0 if name.startswith("-") else 1.0 for name in wanted] if len(wanted) == 2 else [1.0, 1.0]
+    # One name stands for both columns, and so does its sign.
+    signs = [-1.0 if name.startswith("-") else 1.0 for name in (wanted or [""]) * (1 if len(wanted) == 2 else 2)]
     values = [table.columns[name].astype(np.float64) * sign for name, sign in zip((down, right), signs, strict=True)]
     if len(values[0]) != len(values[1]):
         found = f"{len(values[0])} and {len(values[1])}"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
+from ptychow.frame_statistics import measure_frames
 from ptychow.scan import Scan
 
 
@@ -27,13 +28,15 @@ def probe_modes(probe: NDArray[Any]) -> NDArray[np.complex64]:
 def with_scaled_probe(scan: Scan, probe: NDArray[Any]) -> Scan:
     """The scan with `probe` (modes, H, W) scaled so that |probe|^2 sums to the mean counts of a frame.
 
-    By Parseval's theorem for the orthonormal transform, where |object| is about 1. One pass over the frames;
-    the metadata record the factor.
+    By Parseval's theorem for the orthonormal transform, where |object| is about 1. One pass over the frames, in which
+    masked pixels and values that are no counts (NaN, markers of invalid pixels) are left out; the metadata record the
+    factor.
     """
-    counts = sum(float(frames.sum(dtype=np.float64)) for _, frames in scan.batches(64))
+    means = measure_frames(scan).mean
+    counts = float(means.sum() if scan.mask is None else means[scan.mask].sum())
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
     if not (counts > 0 and power > 0):
         return scan
-    factor = np.sqrt(counts / len(scan) / power)
+    factor = np.sqrt(counts / power)
     record = f"multiplied by {factor:.6g} so that |probe|^2 sums to the mean counts of a frame"
     return replace(scan, probe=(probe * factor).astype(np.complex64), metadata={**scan.metadata, "probe_scale": record})

@@ -56,7 +56,7 @@ def measure(scan: Scan) -> tuple[Scan, Measurement]:
         detector = watched.replace(saturation=None).as_counts()
     frames = np.empty(scan.frames.shape, np.float32)
     saturated = np.zeros(scan.frame_shape, bool)
-    for indices, batch in scan.batches(256):
+    for indices, batch in scan.batches():
         saturated |= watched.saturated(batch).any(axis=0)
         with about(scan.name):
             frames[indices] = detector.apply(batch)[:, 0]

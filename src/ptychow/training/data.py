@@ -15,11 +15,9 @@ from ptychow.devices import free_memory
 from ptychow.errors import InputError, about
 from ptychow.patches import PatchExtractor, resample_object
 from ptychow.prepared import require_label_pixel
-from ptychow.scan import Scan
+from ptychow.scan import Scan, frames_at_a_time
 from ptychow.training.split import Indices
 
-# Frames prepared at a time while filling the memory.
-_CHUNK = 256
 LABEL_AGAIN = "Make the labels again with: ptychow label"
 
 
@@ -96,8 +94,9 @@ class PairSet:
         if len(self) * math.prod(size) * (4 + 8) > (free_memory() / 2 if memory_limit is None else memory_limit):
             return
         self._cache = torch.empty(len(self), 1, *size), torch.empty(len(self), *size, dtype=torch.complex64)
-        for start in range(0, len(self), _CHUNK):
-            chunk = np.arange(start, min(start + _CHUNK, len(self)))
+        chunk_size = min(frames_at_a_time(part.scan.frame_shape) for part, _ in self._parts)
+        for start in range(0, len(self), chunk_size):
+            chunk = np.arange(start, min(start + chunk_size, len(self)))
             for whole, part in zip(self._cache, self._prepare(chunk), strict=True):
                 whole[start : start + len(chunk)] = part
 
