@@ -30,7 +30,7 @@ def write_page(
         tables.table5(results),
         tables.single_shots(results),
         tables.against_steps(results),
-        tables.longer_training(results),
+        tables.longer_training(results, scale),
         tables.against_size(results, scale),
         tables.what_makes_the_difference(results),
         tables.size_of_network(results),

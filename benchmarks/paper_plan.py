@@ -109,7 +109,7 @@ def _ordered(scale: Scale, seeds: int) -> Iterator[Training]:
     yield from (training for seed in range(seeds) for training in faster(seed))
     yield from (Training("w2", "paper", seed) for seed in range(seeds))
     yield from controls()
-    yield from longer()
+    yield from longer(scale)
     yield from ablation()
     yield from scaling()
     yield Training("w2", "ptychow")
@@ -127,9 +127,12 @@ def controls() -> list[Training]:
     return [Training("w3", shuffled=True), Training("w3", precision="fp32")]
 
 
-def longer() -> list[Training]:
-    """Three times the scale's steps: whether who is ahead is a matter of length."""
-    return [Training(network, times=3) for network in ("ptychonn", "w1", "w3", "w3f")]
+def longer(scale: Scale) -> list[Training]:
+    """Three times the scale's steps, on its lines and on all lines before the test: what length and data change."""
+    whole = scale.training_lines[1]
+    sizes = [None] if scale.training_lines[0] == 0 else [None, whole]
+    networks = ("ptychonn", "w1", "w3", "w3f")
+    return [Training(network, lines=lines, times=3) for lines in sizes for network in networks]
 
 
 LOSSES = ("uniform", "weighted", "complex")
