@@ -123,9 +123,9 @@ def preparation_of(**fields: Any) -> Preparation:
         raise InputError(first["msg"], field=".".join(map(str, first["loc"])), found=first["input"]) from None
 
 
-def with_detector_of(preparation: Preparation, scan: Scan) -> Preparation:
+def with_detector_of(preparation: Preparation, scan: Scan, bad_pixels: BadPixels = "auto") -> Preparation:
     """The same with what belongs to the detector (bad pixels, saturation, markers) taken from this scan."""
-    fields, notes = detector_of(scan, centre=preparation.centre)
+    fields, notes = detector_of(scan, bad_pixels, centre=preparation.centre)
     return preparation.replace(**fields, notes=notes)
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptychow._version import __version__
 from ptychow.detector import Preparation
-from ptychow.detector_fit import with_detector_of
+from ptychow.detector_fit import BadPixels, with_detector_of
 from ptychow.errors import InputError, MismatchError, about
 from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
@@ -151,14 +151,16 @@ class Model:
             )
         return cls(card, network, probe, mean_pattern, path.stem)
 
-    def prepare_for(self, scan: Scan, scale: Literal["scan", "model"] = "scan") -> Preparation:
+    def prepare_for(
+        self, scan: Scan, scale: Literal["scan", "model"] = "scan", bad_pixels: BadPixels = "auto"
+    ) -> Preparation:
         """The Model's Preparation for this scan: with the scan's own bad pixels, saturation and markers.
 
-        scale: the count scale is measured on the scan, or is the Model's own.
+        scale: the count scale is measured on the scan, or is the Model's own. bad_pixels: as `fit_preparation`.
         """
         preparation = self.card.preparation
         if scan.frame_shape == self.card.frame_shape:
-            preparation = with_detector_of(preparation, scan)
+            preparation = with_detector_of(preparation, scan, bad_pixels)
         return preparation if scale == "model" else preparation.with_scale_of(scan)
 
     def check(self, scan: Scan, force: bool = False) -> list[str]:

@@ -168,6 +168,10 @@ class Watch:
         while sum(len(part) for part, _ in self._placed) - len(self._placed[0][0]) >= WINDOW:
             self._placed.popleft()
 
+    def forget_places(self) -> None:
+        """Where the patches were found to lie was wrong."""
+        self._placed.clear()
+
     def disagreement(self) -> float | None:
         """Of the latest `WINDOW` patches; None before there are as many."""
         latest = self._latest_placed()

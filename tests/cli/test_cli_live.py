@@ -1,8 +1,10 @@
 """`ptychow live`: one command from a source to a file."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,10 @@ def test_it_says_where_the_page_is_and_what_became_of_the_frames(apart, scan_fil
         (("--source", "SCAN", "--engine", "steam"), 2, "engine"),
         (("--source", "SCAN", "--precision", "int3"), 2, "--precision"),
         (("--source", "SCAN?rate=-5"), 2, "rate=-5"),
+        (("--source", "SCAN", "--idle", "0"), 2, "--idle"),
+        (("--source", "SCAN", "--idle", "nan"), 2, "--idle"),
+        (("--source", "pva://IMAGE", "--positions", "pva://Y,X?unit=um"), 2, "--pixel-size-nm"),
+        (("--source", "pva://IMAGE", "--positions", "attributes:Y,X?unit=um"), 2, "--pixel-size-nm"),
         (("--source", "SCAN", "-o", "SCAN"), 2, "would overwrite the input"),
         (("--source", "watch:SCAN", "--positions", "SCAN", "-o", "SCAN"), 2, "would overwrite the input"),
         (("--source", "SCAN", "--refine-from", "nowhere/scan.cxi"), 2, "no such folder"),
@@ -81,6 +87,21 @@ def test_what_is_wrong_is_said_in_a_line(ptychow, scan_file, model_file, tmp_pat
     found, _, err = ptychow("live", *given, "--model", model_file, *target, "--port", 0)
     assert found == code and complaint in err and "Traceback" not in err
     assert not list(tmp_path.glob("a*")) and scan_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_process_that_is_told_to_end_writes_what_it_has(number, scan_file, model_file, tmp_path):
+    target = tmp_path / "live.cxi"
+    command = [sys.executable, "-m", "ptychow", "live", "--source", f"replay:{scan_file}?rate=4", "--model"]
+    running = subprocess.Popen(
+        [*command, model_file, "-o", target, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert any("page:" in line for line in running.stdout)
+    time.sleep(2)
+    running.send_signal(number)
+    _, complaints = running.communicate(timeout=100)
+    assert running.returncode == 0, complaints
+    assert np.count_nonzero(read_object(target).image) > 0
 
 
 @pytest.mark.parametrize("name", ["result_2.cxi", "result_frames.cxi", "result_3_frames.cxi", "result.cxi"])

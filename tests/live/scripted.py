@@ -78,7 +78,9 @@ def run(
     *,
     positions=None,
     save=None,
+    rescue=lambda scan: None,
     follow_up=(),
+    optional=(),
     scans=1,
     finishes=True,
     waits=True,
@@ -94,7 +96,9 @@ def run(
         open_engine(model, device="cpu"),
         replace(QUICK, **settings),
         save or (lambda scan, result: saved.append((scan, result))),
+        rescue=rescue,
         follow_up=follow_up,
+        optional=optional,
         scans=scans,
         name="live scan",
     )
@@ -103,6 +107,14 @@ def run(
     session.run()
     assert all(live.counters.counts().imbalance() is None for live, _ in saved)
     return session, saved
+
+
+def wait_for(sessions, count, number):
+    """Until a count of the session's scan has reached a number."""
+    until = time.monotonic() + 20
+    while getattr(sessions[0].scan.counters.counts(), count) < number:
+        assert time.monotonic() < until, sessions[0].scan.counters.counts()
+        time.sleep(0.005)
 
 
 def difference(found, expected):

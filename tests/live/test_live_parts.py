@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from conftest import no_file_beyond
 from ptychow.live.counters import Counters, Counts, Rate
 from ptychow.live.join import DARK, ByIndex, Join, Seen
-from ptychow.live.mosaic import TILE, Mosaic
+from ptychow.live.mosaic import TILE, Mosaic, near_enough
 from ptychow.live.queue import FrameQueue
 from ptychow.live.records import LARGEST_INDEX, FrameRecord, now
 from ptychow.live.spool import PatchSpool, SlotFile, SpooledPatches
+from ptychow.stitch import Canvas
 
 
 def test_counters_that_do_not_balance_are_found():
@@ -172,5 +173,45 @@ def test_a_mosaic_tells_what_changed():
 
 def test_a_mosaic_has_an_end():
     mosaic = Mosaic(np.ones((16, 16), np.float32), turn=True, most_pixels=10_000)
-    fits = mosaic.fits(np.array([[0.0, 0.0], [1e9, 0.0], [50.0, 50.0], [50.0, 500.0], [0.0, 60.0]]))
+    positions = np.array([[0.0, 0.0], [1e9, 0.0], [50.0, 50.0], [50.0, 500.0], [0.0, 60.0]])
+    fits = mosaic.fits(positions)
     assert fits.tolist() == [True, False, True, False, True]
+    assert mosaic.holds(positions[fits]) and not mosaic.holds(positions)
+    assert mosaic.fits(positions[fits]).all()
+
+
+def test_a_tile_far_from_the_canvas_is_empty():
+    """A long canvas takes the place of one that lay far before it: what was there is shown to be gone."""
+    mosaic, far = Mosaic(np.ones((16, 16), np.float32), turn=False), np.array([[8.0, -30_000.0]])
+    mosaic.add(np.ones((1, 16, 16), np.complex64), far)
+    final = Canvas(np.array([[8.0, 8.0], [8.0, 90_000.0]]), np.ones((16, 16), np.float32))
+    final.add(np.ones((2, 16, 16), np.complex64), np.array([[8.0, 8.0], [8.0, 90_000.0]]))
+    mosaic.show(final)
+    _, tiles = mosaic.changed_since(0, 10)
+    assert tiles and not any(tile.coverage.any() or tile.image.any() for tile in tiles)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), wrong=st.integers(0, 20), length=st.sampled_from([200.0, 200_000.0]))
+def test_the_most_that_lie_together_are_near_enough(seed, wrong, length):
+    """Wherever a few wrong positions stand in the order, and however long and narrow the scan is."""
+    rng = np.random.default_rng(seed)
+    right = rng.uniform(0, 1, (41, 2)) * (100.0, length)
+    far = np.column_stack([rng.uniform(1e7, 1e9, wrong) * rng.choice([-1, 1], wrong), rng.uniform(0, length, wrong)])
+    order, lit = rng.permutation(41 + wrong), np.ones(41 + wrong, bool)
+    near = near_enough(np.concatenate([right, far])[order], 16, lit)
+    np.testing.assert_array_equal(near, order < 41)
+
+
+def test_dark_frames_do_not_say_where_the_scan_is():
+    positions = np.array([[0.0, 0.0]] * 9 + [[1e6, 1e6 + 10 * step] for step in range(3)])
+    near = near_enough(positions, 16, np.arange(12) >= 9)
+    np.testing.assert_array_equal(near, np.arange(12) >= 9)
+
+
+def test_dark_frames_are_judged_by_the_lit_ones_and_cost_them_nothing():
+    """A lit one that is far away costs no dark one its place either."""
+    lit = [(0.0, 10.0 * step) for step in range(9)] + [(0.0, 500_000.0), (1e7, 1e7)]
+    dark = [(400.0, 40.0), (5.0, 1000.0)]
+    near = near_enough(np.array([*lit, *dark]), 16, np.arange(13) < 11)
+    assert near.tolist() == [True] * 10 + [False, False, True]

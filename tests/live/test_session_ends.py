@@ -5,12 +5,19 @@ import time
 from dataclasses import replace
 from threading import Event
 
+import numpy as np
 import pytest
 from scripted import QUICK, Script, difference, frames_of, in_steps, positions_of, run, start_of, whole
 
 from ptychow import reconstruction
+from ptychow.cli.common import Report
+from ptychow.cli.live_results import Results
 from ptychow.engines import open_engine
 from ptychow.errors import InputError, PtychoWError
+from ptychow.formats import read_scan
+from ptychow.formats.cxi import read_object
+from ptychow.live import session as session_module
+from ptychow.live.afterwards import MOST_WAITING, Afterwards
 from ptychow.live.board import Seen, updates
 from ptychow.live.counters import Counters
 from ptychow.live.records import Corrupt, End
@@ -109,8 +116,113 @@ def test_no_room_for_the_final_solve_is_an_error_of_that_scan(trained, scan, mon
 
     monkeypatch.setattr(reconstruction, "SPOOL_LIMIT", 0)
     monkeypatch.setattr(reconstruction.os, "posix_fallocate", full)
+    rescued, sessions = [], []
+
+    def given_up():
+        wait_for(lambda: sessions[0].state == "unsaved")
+        sessions[0].give_up()
+
+    steps = [*whole(scan), given_up]
     with pytest.raises(PtychoWError, match=r"cannot be written \(No space left on device\)"):
+        run(trained.model, steps, rescue=lambda live: rescued.append(live.folder.exists()), started=sessions.append)
+    assert rescued == [True] and "Nothing is lost" in sessions[0].warnings[0]
+
+
+def test_the_final_solve_is_tried_again_until_there_is_room(trained, scan, monkeypatch):
+    real, tried = session_module.finish, []
+
+    def finish(live, reason):
+        tried.append(reason)
+        if len(tried) < 3:
+            raise PtychoWError("patches: cannot be written (No space left on device)")
+        return real(live, reason)
+
+    monkeypatch.setattr(session_module, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(session_module, "finish", finish)
+    session, [(_, found)] = run(trained.model, whole(scan))
+    assert len(tried) == 3 and session.state == "done"
+    assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
+
+
+def test_what_waiting_does_not_help_is_not_tried_again(trained, scan, monkeypatch):
+    tried = []
+
+    def finish(live, reason):
+        tried.append(reason)
+        raise InputError("too large an object", field="positions")
+
+    monkeypatch.setattr(session_module, "finish", finish)
+    with pytest.raises(InputError, match="too large"):
         run(trained.model, whole(scan))
+    assert len(tried) == 1
+
+
+def test_a_scan_without_a_result_leaves_its_frames_and_its_preview(trained, scan, monkeypatch, tmp_path):
+    def finish(live, reason):
+        raise InputError("too large an object", field="positions")
+
+    monkeypatch.setattr(session_module, "finish", finish)
+    results = Results(Report(), tmp_path / "live scan.cxi", keep_frames=True, refining=None)
+    with pytest.raises(InputError, match="too large"):
+        run(trained.model, whole(scan), rescue=results.rescue, keep_frames=True)
+    kept = read_scan(tmp_path / "live scan_frames.cxi")
+    np.testing.assert_array_equal(kept.frames[:], scan.frames)
+    preview = read_object(tmp_path / "live scan_preview.cxi")
+    assert "preview" in preview.source and np.abs(preview.image).max() > 0
+    assert not (tmp_path / "live scan.cxi").exists()
+
+
+def test_only_kept_frames_stay_on_the_disk_for_what_follows(trained, scan):
+    there = []
+
+    def look(live, result, given_up):
+        there.extend(path for path in live.folder.iterdir())
+
+    run(trained.model, whole(scan), follow_up=(look,), keep_frames=True)
+    assert len(there) == 1
+
+
+def test_what_is_optional_gives_way_where_too_many_scans_wait(trained, scan):
+    hurried, drawn = [], []
+
+    def refine(live, result, given_up):
+        hurried.append(hurried or given_up.wait(20))  # only the first one takes long
+
+    def draw(live, result, given_up):
+        drawn.append(live.name)
+
+    scans = MOST_WAITING + 2
+    steps = [step for series in range(scans) for step in whole(scan, series=series)]
+    run(trained.model, steps, follow_up=(refine, draw), optional=(refine,), scans=scans)
+    assert hurried[0] is True and len(drawn) == scans
+
+
+def test_an_interruption_waits_for_nothing(trained, scan, monkeypatch):
+    ended, folders = Event(), []
+
+    def refine(live, result, given_up):
+        folders.append(live.folder)
+        ended.wait(20)
+
+    def interrupted(later):
+        wait_for(lambda: folders)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Afterwards, "wait", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(trained.model, whole(scan), follow_up=(refine,))
+    assert time.monotonic() - began < 10 and not folders[0].exists()
+    ended.set()
+
+
+def test_an_index_far_beyond_the_scan_takes_no_memory(trained, scan):
+    far = 40_000_000
+    wrong = [replace(frames_of(scan, [0])[0], index=far), replace(positions_of(scan, [0])[0], index=far)]
+    _, [(live, found)] = run(trained.model, [*whole(scan)[:-1], wrong, whole(scan)[-1]])
+    assert found.summary["counters"]["corrupt"] == 1 and found.summary["counters"]["stitched"] == len(scan)
+    assert found.summary["counters"]["lost"] == 0 and live.intake.largest_index == len(scan) - 1
+    assert any("index 40,000,000" in warning for warning in found.warnings)
 
 
 # --- whose record is whose -------------------------------------------------------------------------------------------

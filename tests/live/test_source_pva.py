@@ -13,10 +13,11 @@ from receiving import assert_true_to, corrupt, frames_of, gathered, measured, of
 from ptychow.errors import InputError
 from ptychow.live import ntndarray
 from ptychow.live.codecs import CODECS, CodecError, encode
-from ptychow.live.records import Corrupt, PositionRecord, SourceBack, SourceLost, Start
+from ptychow.live.ntndarray import EPICS_EPOCH
+from ptychow.live.records import Corrupt, FrameRecord, PositionRecord, SourceBack, SourceLost, Start
 from ptychow.live.simulated.faults import Faults
 from ptychow.live.simulated.pva import PositionServer, PvaServer, port_of, serve
-from ptychow.live.sources.pva import EPICS_EPOCH, PvaSource
+from ptychow.live.sources.pva import PvaSource
 from ptychow.live.sources.pva_positions import PvaPositions, PvaTable
 
 ATTRIBUTES = "attributes:Y,X?unit=m"
@@ -155,6 +156,7 @@ def test_positions_of_the_last_scan_are_taken_only_where_they_are_asked_for(reta
         assert [record.position for record in of_kind(records, PositionRecord)] == (
             [(1, 3), (2, 4)] if retained else []
         )
+        assert ["POS: passed over" in record.reason for record in of_kind(records, Corrupt)] == [True] * (not retained)
 
 
 def test_a_table_that_grows_and_one_in_pieces():
@@ -243,13 +245,12 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 def test_arrays_that_lie_are_corrupt(lie):
     source = PvaSource("X")
-    source._channels = type("Nobody", (), {"retained": lambda self, taken: False})()
     source._read(ntndarray_of(SCAN.frames[0], unique_id=1, taken=1_000_000_000), 0.0)
     (record,) = source._read(LIES[lie], 0.0)
     record = record if isinstance(record, Corrupt) else record.decode()
     assert isinstance(record, Corrupt) and record.reason
     (good,) = source._read(ntndarray_of(SCAN.frames[1], unique_id=6), 0.0)
-    assert good.index == 5
+    assert (good.index, good.series) == (5, 0)
 
 
 def test_an_image_of_long_before_is_not_of_this_scan():
@@ -261,6 +262,82 @@ def test_an_image_of_long_before_is_not_of_this_scan():
         (frame,) = frames_of(gathered([source], frames_of))
         assert frame.index == 0
         np.testing.assert_array_equal(frame.frame, SCAN.frames[1])
+
+
+# Seconds since 1970 that a clock shows which is half a minute behind, counts from boot, or was never set.
+CLOCKS = {"behind": time.time() - 30, "from boot": 5000.0, "never set": float(EPICS_EPOCH)}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_wrong_clock_costs_no_frame(clock):
+    def image(number, seconds):
+        value = ntndarray_of(SCAN.frames[number % 60], unique_id=number, taken=int((CLOCKS[clock] + seconds) * 1e9))
+        value["dataTimeStamp.secondsPastEpoch"] = 7  # a driver's own
+        return value
+
+    goes_on = clock != "never set"
+    with (
+        channels(IMAGE=image(900, 0)) as (served, server),
+        listening(PvaSource("IMAGE", server=server)) as source,
+    ):
+        for number in range(1, 61):
+            served["IMAGE"].post(image(number, goes_on * number * 1e-3))
+        records = gathered([source], lambda records: len(frames_of(records)) >= 60)
+        assert [record.index for record in frames_of(records)] == list(range(60)) and not corrupt(records)
+
+
+def test_what_a_channel_had_before_is_passed_over_with_a_word():
+    old = ntndarray_of(SCAN.frames[0], unique_id=900, taken=(int(time.time()) - 3600) * 10**9)
+    with channels(IMAGE=old) as (served, server), PvaSource("IMAGE", server=server) as source:
+        (passed,) = corrupt(gathered([source], corrupt))
+        assert passed.index is None and "IMAGE: passed over" in passed.reason and "3,60" in passed.reason
+        served["IMAGE"].post(old)  # as before: its alarm, say, has changed
+        assert corrupt(gathered([source], corrupt)) == [passed]
+
+
+@pytest.mark.parametrize("how", ["table", "waveforms", "numbers"])
+def test_a_wrong_clock_costs_no_position(how):
+    table, number, waveform = NTTable([("y", "d"), ("x", "d")]), NTScalar("d"), NTScalar("ad")
+    y, x = SCAN.positions.T
+
+    def at(seconds):
+        return stamp(int(CLOCKS["behind"]) + seconds)
+
+    names = {"table": ("T",), "waveforms": ("Y", "X"), "numbers": ("Y", "X", "N")}[how]
+    kind = {"table": table, "waveforms": waveform, "numbers": number}[how]
+    last = {"table": {"y": y[:1], "x": x[:1]}, "waveforms": y[:1], "numbers": 7.0}[how]
+    with channels(**{name: Value(kind.type, {"value": last, **at(0)}) for name in names}) as (served, server):
+        source = (
+            PvaTable("T", ("y", "x"), unit="m", server=server)
+            if how == "table"
+            else PvaPositions(*names, unit="m", server=server)
+        )
+        with listening(source):
+            for k in range(60):
+                if how == "table":
+                    values = {"T": {"y": y[: k + 1], "x": x[: k + 1]}}
+                elif how == "waveforms":
+                    values = {"Y": y[: k + 1], "X": x[: k + 1]}
+                else:
+                    values = {"Y": y[k], "X": x[k], "N": float(k)}
+                for name, value in values.items():
+                    served[name].post(Value(kind.type, {"value": value, **at(k + 1)}))
+            records = gathered([source], lambda records: len(records) >= 60)
+            assert [record.index for record in of_kind(records, PositionRecord)] == list(range(60))
+            assert_true_to(SCAN, records)
+
+
+def test_a_damaged_first_frame_does_not_take_the_start_along():
+    source = PvaSource("X", frames=60)
+    damaged = ntndarray_of(SCAN.frames[0], unique_id=1)
+    damaged["dimension"] = []
+    records = [
+        record
+        for value in (damaged, *(ntndarray_of(SCAN.frames[k], unique_id=k + 1) for k in (1, 2)))
+        for record in source._read(value, 0.0)
+    ]
+    assert [type(record) for record in records] == [Corrupt, Start, FrameRecord, FrameRecord]
+    assert records[1].expected == 60 and records[0].index == 0
 
 
 def test_a_queue_that_is_too_short_is_told():

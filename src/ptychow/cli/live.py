@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +35,7 @@ from ptychow.cli.common import (
     tell_residuals,
 )
 from ptychow.cli.live_results import Refining, Results
+from ptychow.errors import InputError
 
 if TYPE_CHECKING:
     from ptychow.live.session import Session
@@ -95,6 +99,8 @@ def live(
     require_choice("--stitching", stitching, "probe", "central-crop")
     require_choice("--scale", scale, "scan", "model")
     require_engine(engine, precision)
+    if idle is not None and not 0 < idle < math.inf:
+        raise InputError("not a time to wait", field="--idle", found=idle, expected="seconds, more than 0")
     refining = None
     if refine or refine_from is not None or refine_epochs is not None or refine_seconds is not None:
         refining = Refining(refine_from, refine_epochs, refine_seconds, device)
@@ -106,8 +112,11 @@ def live(
     if refining is not None:
         refining.require(watched)
     loaded = Model.load(model)
-    frames, *others = open_sources(source, positions, idle=60.0 if idle is None else idle)
+    frames, *others = open_sources(
+        source, positions, idle=60.0 if idle is None else idle, pixel_size_known=pixel_size_nm is not None
+    )
     settings = LiveSettings(
+        wait_for_start=any(path.name.endswith("_master.h5") for path in watched),
         batch_size=batch_size,
         idle_seconds=idle,
         every=every,
@@ -127,7 +136,9 @@ def live(
         open_engine(loaded, engine, precision, device, batch=batch_size),
         settings,
         results.save,
+        rescue=results.rescue,
         follow_up=(results.tell, results.write_frames, results.refine, results.draw_picture),
+        optional=(results.refine,),
         scans=scans,
         name=target.stem,
     )
@@ -148,11 +159,19 @@ def live(
 @contextmanager
 def _stopping(session: Session) -> Iterator[Event]:
     """Ctrl-C ends the scan as it is, which is written, and sets the event. A second one gives up what takes long after
-    that (a full disk, refining), a third one everything.
+    that (a full disk, refining, writing frames), a third one everything. So do `kill` and the end of a batch job, and a
+    terminal that is closed.
     """
     stopped, given_up = Event(), Event()
+    terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            # The terminal is gone, and whoever writes to it now fails.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)
         if not stopped.is_set():
             stopped.set()
             session.stop()
@@ -162,11 +181,21 @@ def _stopping(session: Session) -> Iterator[Event]:
         else:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in _ending_signals()}
     try:
         yield stopped
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ending_signals() -> list[int]:
+    """What asks a process to end; without that of a closed terminal where `nohup` has it ignored."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        numbers.append(hangup)
+    return [int(number) for number in numbers]
 
 
 @contextmanager

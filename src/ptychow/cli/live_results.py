@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,7 @@ class Results:
     """Writes what becomes of a session's scans beside each other, by their names, and reports it.
 
     target: of the first scan's object. keep_frames: write the frames as a scan file, too. The methods that write are
-    what `Session` calls `save` and `follow_up`.
+    what `Session` calls `save`, `rescue` and `follow_up`.
     """
 
     report: Report
@@ -62,7 +62,7 @@ class Results:
         from ptychow.errors import InputError
 
         name, suffix = re.escape(self.target.stem), re.escape(self.target.suffix)
-        written, folder = re.compile(rf"{name}(_\d+)?(_frames)?{suffix}"), self.target.resolve().parent
+        written, folder = re.compile(rf"{name}(_\d+)?(_frames|_preview)?{suffix}"), self.target.resolve().parent
         for given in inputs:
             if given.resolve().parent == folder and written.fullmatch(given.name):
                 raise InputError(
@@ -80,15 +80,37 @@ class Results:
             self.report.warn(warning)
 
     def write_frames(self, scan: LiveScan, result: Reconstruction, given_up: Event) -> None:
-        """Write the frames that were kept, where that is wanted."""
-        from ptychow.formats import write_scan
-        from ptychow.live.result import kept_scan
+        """Write the frames that were kept, where that is wanted. Raises PtychoWError when given up."""
+        from ptychow.errors import PtychoWError
 
-        path = self._path(scan)
-        kept, beside = kept_scan(scan) if self.keep_frames else None, path.with_stem(f"{path.stem}_frames")
-        if kept is not None:
-            write_scan(beside, kept)
-            self.report.wrote("frames", beside)
+        def go_on(_: int) -> None:
+            if given_up.is_set():
+                raise PtychoWError("given up")
+
+        self._write_frames(scan, go_on)
+
+    def rescue(self, scan: LiveScan) -> None:
+        """Write what there is of a scan without a result: the frames that were kept, where that is wanted, and the
+        object as it was shown.
+        """
+        from ptychow.errors import PtychoWError
+        from ptychow.formats.cxi import write_reconstruction
+        from ptychow.scan import Geometry
+
+        try:
+            self._write_frames(scan, lambda _: None)
+        except PtychoWError as error:
+            self.report.warn(f"{scan.name}: the frames cannot be written: {error}")
+        with scan.mosaic.still() as canvas:
+            if canvas is None:
+                return
+            image, coverage = canvas.object_image("preview of a live scan without a final solve"), canvas.coverage()
+        path = self._path(scan, "_preview")
+        summary = {"scan": scan.name, "preview": True, "counters": scan.counters.counts().to_dict()}
+        geometry = Geometry(pixel_size=scan.pixel_size)
+        write_reconstruction(path, image, geometry=geometry, coverage=coverage, summary=summary)
+        self.report.wrote("preview", path)
+        self.report.warn(f"{scan.name}: there is no result: its object as it was shown is in {path}")
 
     def refine(self, scan: LiveScan, result: Reconstruction, given_up: Event) -> Reconstruction:
         """The result refined, where that is wanted; as far as it has come when given up."""
@@ -121,5 +143,14 @@ class Results:
         result.save_picture(path)
         self.report.wrote("picture", path)
 
-    def _path(self, scan: LiveScan) -> Path:
-        return self.target.with_stem(scan.name)
+    def _write_frames(self, scan: LiveScan, progress: Callable[[int], object]) -> None:
+        from ptychow.formats import write_scan
+        from ptychow.live.result import kept_scan
+
+        kept, path = kept_scan(scan) if self.keep_frames else None, self._path(scan, "_frames")
+        if kept is not None:
+            write_scan(path, kept, progress)
+            self.report.wrote("frames", path)
+
+    def _path(self, scan: LiveScan, suffix: str = "") -> Path:
+        return self.target.with_stem(scan.name + suffix)

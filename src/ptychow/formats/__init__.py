@@ -32,7 +32,7 @@ from ptychow.formats.matlab_files import is_matlab
 from ptychow.formats.numpy_files import npz_members
 from ptychow.scan import Scan
 
-__all__ = ["FORMATS", "Format", "read_scan", "recognise", "write_scan"]
+__all__ = ["FORMATS", "Format", "read_scan", "recognise", "with_pixel_size", "write_scan"]
 
 MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, tiff, hdf5)
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in MODULES}
@@ -56,7 +56,7 @@ def read_scan(
         scan = chosen.read(path, mapping)
         if "positions_file" in mapping and "positions_file" not in chosen.keys:
             scan = position_files.with_positions(scan, mapping)
-        return scan if pixel_size is None else _with_pixel_size(scan, pixel_size)
+        return with_pixel_size(scan, pixel_size)
 
 
 def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
@@ -87,8 +87,14 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
     )
 
 
-def _with_pixel_size(scan: Scan, pixel_size: float) -> Scan:
+def with_pixel_size(scan: Scan, pixel_size: float | None) -> Scan:
+    """The scan with the object's pixel (metres) where it does not know it itself. None: the scan as it is.
+
+    Raises InputError where the scan says another one, by more than 1 %.
+    """
     known = scan.geometry.pixel_size
+    if pixel_size is None:
+        return scan
     if known is None:
         return replace(scan, geometry=replace(scan.geometry, pixel_size=pixel_size))
     if abs(pixel_size / known - 1) > 0.01:

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.files import to_json
-from ptychow.live.mosaic import TILE, Tile
-from ptychow.live.pipeline import LiveScan
+from ptychow.live.mosaic import TILE, Mosaic, Tile
 from ptychow.live.session import Session
 from ptychow.scan import Geometry, ObjectImage
 
@@ -31,12 +30,14 @@ MOST_TILES, MOST_POINTS = 96, 20_000
 
 @dataclass
 class Seen:
-    """What one browser has been sent. version: of the mosaic. blocks: of the path.
+    """What one browser has been sent. picture: how many there were, of scans and of those that began again. version: of
+    the mosaic. blocks: of the path.
 
-    scan, latest: the scan and its pattern themselves; the `id` of another, once they are gone, can be the same.
+    mosaic, latest: the mosaic and the pattern themselves; the `id` of another, once they are gone, can be the same.
     """
 
-    scan: LiveScan | None = None
+    mosaic: Mosaic | None = None
+    picture: int = 0
     version: int = 0
     blocks: int = 0
     latest: NDArray[np.float32] | None = None
@@ -45,13 +46,14 @@ class Seen:
 def updates(session: Session, seen: Seen) -> list[str | bytes]:
     """Messages that bring a browser up to date, or some of the way; notes in `seen` what they hold."""
     scan = session.scan
-    if scan is not seen.scan:
-        seen.scan, seen.version, seen.blocks, seen.latest = scan, 0, 0, None
-    name = None if scan is None else scan.name  # each scan has its own
-    messages: list[str | bytes] = [to_json({**session.snapshot(), "scan": name}, indent=None)]
-    if scan is None:
+    mosaic = None if scan is None else scan.mosaic
+    if mosaic is not seen.mosaic:
+        seen.mosaic, seen.version, seen.blocks, seen.latest = mosaic, 0, 0, None
+        seen.picture += 1
+    messages: list[str | bytes] = [to_json({**session.snapshot(), "picture": seen.picture}, indent=None)]
+    if scan is None or mosaic is None:
         return messages
-    seen.version, tiles = scan.mosaic.changed_since(seen.version, MOST_TILES)
+    seen.version, tiles = mosaic.changed_since(seen.version, MOST_TILES)
     if tiles:
         messages.append(tiles_message(tiles))
     blocks, points = [], 0

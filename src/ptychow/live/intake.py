@@ -52,6 +52,17 @@ class Intake:
         counts = self.counters.counts()
         return counts.expected is not None and counts.distinct >= counts.expected
 
+    def frames_to_come(self) -> int | None:
+        """How many frames the scan has, as far as anything says it: at the end, those up to the largest index."""
+        expected = self.counters.counts().expected
+        over = self.nothing_more or self.ended is not None
+        return self.largest_index + 1 if expected is None and over else expected
+
+    def has_told(self, idle_seconds: float | None) -> bool:
+        """Whether the detector has described the scan, or will not: after its end, or so many silent seconds."""
+        idle = idle_seconds is not None and self.silence() > idle_seconds
+        return self.start is not None or self.ended is not None or self.nothing_more or idle
+
     def silence(self) -> float:
         """Seconds since the last record."""
         return now() - self.newest

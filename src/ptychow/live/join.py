@@ -105,10 +105,6 @@ class Join:
         self.waiting -= int(waited.sum())
         return waited
 
-    def forget(self, indices: NDArray[np.int64]) -> None:
-        """These frames cannot be used after all."""
-        self._slots[indices] = NOTHING
-
     def find(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """(slots (b,), positions (b, 2)) of these indices."""
         return self._slots[indices], self._positions[indices]

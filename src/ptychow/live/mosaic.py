@@ -28,6 +28,27 @@ class Tile:
     coverage: NDArray[np.float32]
 
 
+def near_enough(
+    positions_px: NDArray[np.float64], size: int, lit: NDArray[np.bool_], most_pixels: int = MOST_PIXELS
+) -> NDArray[np.bool_]:
+    """(b,) which of the patches at positions (b, 2) one mosaic can hold: as many as it can of those nearest to the
+    middle. So a few wrong positions cost no others, however wrong they are and whenever they came.
+
+    size: of the patches. lit: (b,) those of frames with counts, at least one: they tell where the middle is, and the
+    rest may cost them nothing. most_pixels: as `Mosaic`.
+    """
+    away = np.abs(positions_px - np.median(positions_px[lit], axis=0))
+    # In units of how far positions usually are: a scan can be much longer than wide.
+    distance = (away / (np.median(away[lit], axis=0) + size)).max(axis=1)
+    near = np.zeros(len(positions_px), bool)
+    for group in (np.flatnonzero(lit), np.flatnonzero(~lit)):
+        order = np.concatenate([np.flatnonzero(near), group[np.argsort(distance[group], kind="stable")]])
+        first = corners(positions_px[order], size)
+        height, width = (np.maximum.accumulate(first) - np.minimum.accumulate(first) + size + 1).T
+        near[order] = height <= most_pixels / width
+    return near
+
+
 class Mosaic:
     """Patches stitched as they come; written by one thread, looked at by others.
 
@@ -45,15 +66,30 @@ class Mosaic:
         self._lock = Lock()
 
     def fits(self, positions_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(b,) whether the patches at positions (b, 2) can be added in turn without covering too large an area."""
+        """(b,) whether the patches at positions (b, 2), at least one, can be added in turn, or cover too much."""
+        bounds = self._bounds_with(positions_px)
+        if bounds is not None:
+            self._bounds = bounds
+            return np.ones(len(positions_px), bool)
         fits = np.zeros(len(positions_px), bool)
-        for index, first in enumerate(corners(positions_px, self._size)):
-            low, high = (first, first) if self._bounds is None else self._bounds
-            low, high = np.minimum(low, first), np.maximum(high, first)
-            if np.prod(high - low + self._size + 1) <= self._most_pixels:
-                fits[index] = True
-                self._bounds = low, high
+        for index in range(len(positions_px)):
+            bounds = self._bounds_with(positions_px[index : index + 1])
+            if bounds is not None:
+                fits[index], self._bounds = True, bounds
         return fits
+
+    def holds(self, positions_px: NDArray[np.float64]) -> bool:
+        """Whether all patches at positions (b, 2), at least one, that have been tried did fit."""
+        return self._bounds_with(positions_px) is not None
+
+    def _bounds_with(self, positions_px: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """First and last corner of what is covered with these positions (b, 2) too; None where that is too large."""
+        first = corners(positions_px, self._size)
+        low, high = first.min(axis=0), first.max(axis=0)
+        if self._bounds is not None:
+            low, high = np.minimum(low, self._bounds[0]), np.maximum(high, self._bounds[1])
+        height, width = high - low + self._size + 1
+        return (low, high) if height <= self._most_pixels / width else None
 
     def add(self, patches: NDArray[np.complex64], positions_px: NDArray[np.float64]) -> None:
         """Stitch patches (b, n, n) at positions (b, 2) that were found to fit."""
@@ -105,7 +141,8 @@ class Mosaic:
         image = np.zeros((TILE, TILE), np.complex64)
         coverage = np.zeros((TILE, TILE), np.float32)
         offset = np.array([row, column]) * TILE - np.array(self._canvas.origin, int)
-        first, last = np.maximum(offset, 0), np.minimum(offset + TILE, self._canvas.shape)
+        first = np.maximum(offset, 0)
+        last = np.maximum(np.minimum(offset + TILE, self._canvas.shape), first)  # nothing, where the canvas has ended
         there = slice(first[0], last[0]), slice(first[1], last[1])
         here = tuple(slice(f - o, e - o) for f, e, o in zip(first, last, offset, strict=True))
         image[here], coverage[here] = self._canvas.image(there), self._canvas.coverage(there)

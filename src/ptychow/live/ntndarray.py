@@ -28,6 +28,7 @@ UNION_FIELDS = {
     **{"uint8": "ubyteValue", "uint16": "ushortValue", "uint32": "uintValue", "uint64": "ulongValue"},
     **{"float32": "floatValue", "float64": "doubleValue"},
 }
+EPICS_EPOCH = 631_152_000  # 1990-01-01 in seconds since 1970: when EPICS' clock begins, and what it shows if never set
 # Numbered from 0; pvData's first is the boolean, which no detector sends.
 SCALAR_TYPES = (None, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 NDARRAY_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
@@ -86,12 +87,19 @@ def read_attributes(value: Value, names: Sequence[str]) -> list[float]:
         raise CodecError(f"attributes {', '.join(names)} are not numbers") from None
 
 
-def read_time(value: Value, fields: Sequence[str] = ("dataTimeStamp", "timeStamp")) -> float:
-    """When that was, in seconds since 1970, by the first of the time stamps `fields` that is set; 0 where none is."""
-    for field in fields:
-        if value[f"{field}.secondsPastEpoch"] > 0:
-            return value[f"{field}.secondsPastEpoch"] + 1e-9 * value[f"{field}.nanoseconds"]
-    return 0.0
+def read_time(value: Value) -> float:
+    """When that was, in seconds since 1970 by the sender's clock, or `EPICS_EPOCH` where it never set it; 0 where
+    nothing is told.
+
+    `timeStamp` is what EPICS sets. `dataTimeStamp` is the detector driver's own affair: some count from their boot, so
+    that it is read only where the other one was never set.
+    """
+    told = [_seconds(value, field) for field in ("timeStamp", "dataTimeStamp")]
+    return next((seconds for seconds in told if seconds not in (0.0, EPICS_EPOCH)), told[0])
+
+
+def _seconds(value: Value, field: str) -> float:
+    return value.get(f"{field}.secondsPastEpoch", 0) + 1e-9 * value.get(f"{field}.nanoseconds", 0)
 
 
 def build(

@@ -15,24 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import SCALE_FRAMES, Preparation
+from ptychow.detector_fit import BadPixels
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError
+from ptychow.live.description import describe, described_late
 from ptychow.live.intake import Intake
 from ptychow.live.join import DARK, ByIndex, Join
-from ptychow.live.mosaic import Mosaic
+from ptychow.live.mosaic import Mosaic, near_enough
 from ptychow.live.queue import Frame
 from ptychow.live.records import LARGEST_INDEX, Corrupt, FrameRecord, PositionRecord, Start, now
 from ptychow.live.spool import PatchSpool, SlotFile
 from ptychow.model import Model
 from ptychow.reconstruction import Stitching, patch_weight
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import Scan
 from ptychow.stitch import central_crop
 from ptychow.trust import FrameSample, Verdict, Watch
+from ptychow.words import counted
 
 # Frames received after which the count scale is measured even where some of the first 64 have not come.
 PATIENCE_FRAMES = 4 * SCALE_FRAMES
 # Positions joined, and patches of late ones stitched, at a time.
 POSITIONS_AT_A_TIME, LATE_AT_A_TIME = 4096, 64
+# Bad pixels are looked for in so many frames, or all there are: in fewer, dark spots of a pattern look the same.
+FEWEST_FOR_BAD_PIXELS = 16
 JUDGE_SECONDS = 1.0  # between two looks at the light
 
 
@@ -45,6 +50,7 @@ class LiveSettings:
     whose detector does not say so, or None: wait for ever. every: see `FrameQueue`. memory, disk, patch_disk: bytes for
     frames that wait, in memory and on disk, and for patches. keep_frames: keep every frame too, in as many bytes again
     as `disk` says.
+    wait_for_start: hold the frames, as far as `memory` allows, until the detector has described them: it may come last.
     pixel_size: of the object, metres, where the detector does not know. scale, stitching, force: as `reconstruct`.
     """
 
@@ -57,6 +63,7 @@ class LiveSettings:
     disk: float = 4e9
     patch_disk: float = 32e9
     keep_frames: bool = False
+    wait_for_start: bool = False
     pixel_size: float | None = None
     scale: Literal["scan", "model"] = "scan"
     stitching: Stitching = "probe"
@@ -66,9 +73,10 @@ class LiveSettings:
 class LiveScan:
     """One scan being received. folder: for its spools, emptied by whoever made it. name: what to call it.
 
-    intake: where its records go. mosaic: the object so far, a preview where `is_preview`. join: what met its position.
-    patches: all of them, on disk. residuals: by index. kept: frames that were kept, by `kept_slots`. path: (b, 3) each,
-    position (object pixels) and residual of the frames stitched. latest: root counts (n, n) of the newest frame.
+    intake: where its records go. mosaic: the object so far, a preview where `is_preview`; another one where it began
+    again. join: what met its position. patches: all of them, on disk. residuals: by index. kept: frames that were kept,
+    by `kept_slots`. path: (b, 3) each, position (object pixels) and residual of the frames in this mosaic. latest: root
+    counts (n, n) of the newest frame.
     described, preparation: the scan as its first frames and the detector describe it; None before those have come.
     verdict: the light of the latest frames. sample: frames that the finished object is tried on.
     """
@@ -93,14 +101,19 @@ class LiveScan:
         self.began = now()
         self.path: list[NDArray[np.float32]] = []
         self.latest: NDArray[np.float32] | None = None
+        self._start: Start | None = None  # as far as it has been heeded
         self._pixel: float | None = None  # of the mosaic, in the positions' unit
         self._watch: Watch | None = None
+        self._joined_when_settled = 0
         self.verdict, self._judged_at = Verdict("unknown", ()), now()
 
     def judge(self) -> None:
         """Look at the latest frames again: `verdict`. By the worker, once in `JUDGE_SECONDS` and at the end."""
         if self._watch is not None:
-            self.verdict = self._watch.verdict()
+            self.verdict, counts = self._watch.verdict(), self.counters.counts()
+            if counts.refused > counts.stitched:
+                said = f"positions: {counts.refused:,} of {counts.joined:,} frames lie too far from the others"
+                self.verdict = Verdict("red", (said, *self.verdict.reasons))
         self._judged_at = now()
 
     @property
@@ -136,6 +149,8 @@ class LiveScan:
         Raises InputError where the scan and the Model do not belong together.
         """
         queue, size = self.intake.queue, self.settings.batch_size
+        self._heed_late_start()
+        self._recover()
         if now() - self._judged_at >= JUDGE_SECONDS:
             self.judge()
         placed = self._take_positions()
@@ -168,31 +183,44 @@ class LiveScan:
         first = intake.start is not None and intake.came_of_first(SCALE_FRAMES) == SCALE_FRAMES
         ended = intake.nothing_more or (intake.ended is not None and intake.is_complete())
         silent = intake.silence() > self.settings.settle_seconds
-        return waiting > 0 and (first or waiting >= PATIENCE_FRAMES or ended or silent)
+        held = self.settings.wait_for_start and not (intake.has_told(self.settings.idle_seconds) or intake.queue.full)
+        return waiting > 0 and not held and (first or waiting >= PATIENCE_FRAMES or ended or silent)
 
     def _prepare(self, first: list[Frame]) -> None:
         """Describe the scan by its first frames, as a file would, and prepare for it as `reconstruct` does."""
-        start = self.intake.start or Start()
+        self._start = self.intake.start
+        if self._start is None and self.settings.wait_for_start:
+            self.intake.warn("the detector did not describe its frames in time: prepared without its mask")
+        start = self._start or Start()
         decoded = [frame for frame in (record.decode() for record in first) if isinstance(frame, FrameRecord)]
         shape = start.frame_shape or (decoded[0].frame.shape if decoded else None)
         alike = [record for record in decoded if record.frame.shape == shape][:SCALE_FRAMES]
         if not alike:
             raise InputError("no frame could be read", file=self.name, remedy="; ".join(self.intake.warnings))
-        pixel = self.settings.pixel_size
-        self.described = Scan(
-            frames=np.stack([record.frame for record in alike]),
-            positions=np.zeros((len(alike), 2)),
-            geometry=start.geometry if pixel is None else Geometry(pixel_size=pixel),
-            mask=start.mask,
-            saturation=start.saturation,
-            name=self.name,
-            metadata=start.metadata,
-        )
+        self.described = describe(alike, start, self.settings.pixel_size, self.name)
         self.intake.warnings += self.model.check(self.described, self.settings.force)
-        self.preparation = self.model.prepare_for(self.described, self.settings.scale)
-        if self.preparation.scale == "scan" and [record.index for record in alike] != list(range(len(alike))):
-            self.intake.warn("some of the first 64 frames had not come when the count scale was measured")
+        first_frames = min(SCALE_FRAMES, self.intake.frames_to_come() or SCALE_FRAMES)
+        few = len(alike) < min(FEWEST_FOR_BAD_PIXELS, first_frames)
+        bad_pixels: BadPixels = "scan" if few else "auto"
+        self.preparation = self.model.prepare_for(self.described, self.settings.scale, bad_pixels)
+        if few:
+            known = "bad pixels are only those that the detector names"
+            self.intake.warn(f"prepared with {counted(len(alike), 'frame')}: {known}")
+        if self.preparation.scale == "scan" and [record.index for record in alike] != list(range(first_frames)):
+            self.intake.warn(f"some of the first {SCALE_FRAMES} frames had not come when the count scale was measured")
         self._watch = Watch(self.model, self.preparation, self.described.frame_shape)
+
+    def _heed_late_start(self) -> None:
+        """Use what can be used of a Start that came after the preparation, and say what cannot."""
+        start = self.intake.start
+        if self.described is None or start is None or start is self._start:
+            return
+        before, self._start = self.described, start
+        self.described, words = described_late(before, start, self.settings.pixel_size)
+        if self.described is not before:
+            words += self.model.check(self.described, force=True)
+        for each in words:
+            self.intake.warn(each)
 
     def _process(self, frames: list[Frame]) -> None:
         """Decode, prepare, infer, spool, and stitch what has its position."""
@@ -282,6 +310,10 @@ class LiveScan:
     def _take_positions(self) -> bool:
         """Join positions that have come, and stitch the patches that waited for them."""
         came = self.intake.positions
+        told = self.settings.pixel_size is not None or self.intake.has_told(self.settings.idle_seconds)
+        if came and came[0].unit == "m" and not told:
+            self.intake.warn("positions in metres wait until the detector has told its geometry (--pixel-size-nm)")
+            return False
         taken: dict[int, PositionRecord] = {}
         for _ in range(min(len(came), POSITIONS_AT_A_TIME)):
             record = came.popleft()
@@ -309,17 +341,56 @@ class LiveScan:
         """Put patches (b, m, m) of frames that have their position into the mosaic."""
         if not len(indices):
             return
-        positions = self.to_pixels(self.join.find(indices)[1])
-        fits = self.mosaic.fits(positions)
+        fits = self.mosaic.fits(self.to_pixels(self.join.find(indices)[1]))
         if not fits.all():
-            self.join.forget(indices[~fits])
-            self.intake.warn("positions too far apart for one mosaic: these frames are refused")
-        self.mosaic.add(patches[fits], positions[fits])
-        assert self._watch is not None
-        self._watch.place(patches[fits], positions[fits])
-        residuals = self.residuals[indices[fits]]
-        self.path.append(np.column_stack([positions[fits], residuals]).astype(np.float32))
+            self.intake.warn("positions too far apart for one mosaic: frames far from most others are refused")
+        self._draw(indices[fits], patches[fits])
         self.counters.add(joined=len(indices), refused=int((~fits).sum()), stitched=int(fits.sum()))
+
+    def _draw(self, indices: NDArray[np.int64], patches: NDArray[np.complex64]) -> None:
+        """Add patches (b, m, m) of frames whose positions were found to fit."""
+        assert self._watch is not None
+        positions = self.to_pixels(self.join.find(indices)[1])
+        self.mosaic.add(patches, positions)
+        self._watch.place(patches, positions)
+        self.path.append(np.column_stack([positions, self.residuals[indices]]).astype(np.float32))
+
+    def _recover(self) -> None:
+        """Settle where most frames are refused: at ever longer intervals, so that this costs no more than stitching."""
+        counts = self.counters.counts()
+        if counts.refused > counts.stitched and counts.joined >= 2 * self._joined_when_settled:
+            self._joined_when_settled = counts.joined
+            self.settle()
+
+    def settle(self) -> None:
+        """Refuse the frames that are not `placed`, and no others: where it did, the mosaic begins again. To be called
+        between two batches.
+        """
+        placed = self.placed()
+        slots, positions = self.join.find(placed)
+        lit = slots != DARK
+        if not lit.any():
+            return
+        indices, slots, places = placed[lit], slots[lit], self.to_pixels(positions[lit])
+        if not self.mosaic.holds(places):
+            assert self._watch is not None
+            self.path, self.mosaic = [], Mosaic(self.weight, turn=self.is_preview)
+            self._watch.forget_places()
+            self.mosaic.fits(places)
+            for start in range(0, len(indices), LATE_AT_A_TIME):
+                part = slice(start, start + LATE_AT_A_TIME)
+                self._draw(indices[part], self.patches.get(slots[part]))
+        more = len(indices) - self.counters.counts().stitched
+        self.counters.add(stitched=more, refused=-more)
+
+    def placed(self) -> NDArray[np.int64]:
+        """Indices, in order, of the frames (dark ones too) that met their position, near enough to the others' for one
+        mosaic. In which order frames and positions came makes no difference.
+        """
+        met = self.join.placed()
+        slots, positions = self.join.find(met)
+        lit = slots != DARK
+        return met[near_enough(self.to_pixels(positions), len(self.weight), lit)] if lit.any() else met
 
     def to_pixels(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Positions (b, 2) as they came, in pixels of the mosaic. Raises InputError where the pixel is unknown."""

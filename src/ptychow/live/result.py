@@ -29,12 +29,9 @@ def finish(scan: LiveScan, reason: str) -> Reconstruction:
 
     Raises InputError where there is no such frame, PtychoWError where the disk has no room to solve the constants.
     """
-    counts = final_counts(scan)
-    placed = scan.join.placed()
+    scan.settle()
+    counts, placed = final_counts(scan), scan.placed()
     slots, positions = scan.join.find(placed)
-    near = slots != DARK  # where frames without counts were has not been looked at yet
-    near[~near] = scan.mosaic.fits(scan.to_pixels(positions[~near])) if scan.preparation is not None else True
-    placed, slots, positions = placed[near], slots[near], positions[near]
     bright = np.flatnonzero(slots != DARK)
     if not bright.size:
         found = f"{counts.received} frames, {scan.join.positions} positions"
@@ -54,8 +51,8 @@ def finish(scan: LiveScan, reason: str) -> Reconstruction:
             canvas.add(patches[part], positions[bright[part]])
     scan.mosaic.show(canvas)
     scan.judge()
-    tried, places = scan.join.find(scan.sample.indices)
-    there = (tried >= 0) & np.isfinite(places[:, 0])
+    there = np.isin(scan.sample.indices, placed)
+    places = scan.join.find(scan.sample.indices[there])[1]
     return finished(
         canvas,
         scan.model,
@@ -75,7 +72,7 @@ def finish(scan: LiveScan, reason: str) -> Reconstruction:
         latency_seconds=scan.counters.latency(),
         final_solve_seconds=now() - began,
         light=scan.verdict.light,
-        sampled=(scan.sample.inputs[there], scan.to_pixels(places[there])),
+        sampled=(scan.sample.inputs[there], scan.to_pixels(places)),
     )
 
 
@@ -136,7 +133,7 @@ def detectors_scan(scan: LiveScan, path: Path) -> Scan:
 
     Raises InputError where the file cannot be read, or does not hold as many frames as were expected.
     """
-    placed, counts = scan.join.placed(), final_counts(scan)
+    placed, counts = scan.placed(), final_counts(scan)
     positions = np.zeros((counts.expected or 0, 2))
     positions[placed] = scan.join.find(placed)[1]
     table, unit = scan.folder / "positions.npy", "m" if scan.unit == "m" else "px"
@@ -151,7 +148,7 @@ def detectors_scan(scan: LiveScan, path: Path) -> Scan:
 
 def kept_scan(scan: LiveScan) -> Scan | None:
     """The frames that were kept and met their positions, in index order; None where there are none."""
-    placed = scan.join.placed()
+    placed = scan.placed()
     placed = placed[scan.kept_slots[placed] >= 0]
     if scan.kept is None or scan.described is None or not placed.size:
         return None

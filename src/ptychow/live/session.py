@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ptychow.engines.base import Engine
-from ptychow.errors import PtychoWError
+from ptychow.errors import InputError, PtychoWError
+from ptychow.live.afterwards import Afterwards, FollowUp
 from ptychow.live.intake import remember
+from ptychow.live.open_scan import OpenScan
 from ptychow.live.pipeline import LiveScan, LiveSettings
 from ptychow.live.queue import Frame
 from ptychow.live.records import Corrupt, End, PositionRecord, Record, Source, SourceBack, SourceLost, Start, now
@@ -30,31 +30,20 @@ RETRY_SECONDS = 5.0
 MOST_EARLY = 1_000_000  # positions kept for a scan that has not begun
 
 Save = Callable[[LiveScan, Reconstruction], object]
-FollowUp = Callable[[LiveScan, Reconstruction, Event], Reconstruction | None]
-
-
-@dataclass(frozen=True)
-class _Open:
-    """A scan of which there is no result yet. folder: for its spools. overruns_before: of the source, as it began."""
-
-    scan: LiveScan
-    folder: TemporaryDirectory[str]
-    overruns_before: int
-
-    def close(self) -> None:
-        """Give the disk back."""
-        self.scan.close()
-        self.folder.cleanup()
+Rescue = Callable[[LiveScan], object]
+Found = TypeVar("Found")
 
 
 class Session:
     """Receives from sources until they end, the wanted number of scans is done, or `stop` is called.
 
     frames, positions: sources; positions None: the frames' source sends them too. save: writes a result; called again
-    every few seconds while it raises PtychoWError (a full disk), so that nothing is lost. follow_up: what is done with
-    a result that is saved, in a thread of its own, so that the next scan does not wait: each may give back a better
-    one, should end once the event is set, and what fails is a warning. scans: end after so many, 0: never. name: of the
-    scans; those after the first get a number. Raises InputError where the Model cannot be stitched as `settings` say.
+    every few seconds while it raises PtychoWError (a full disk), so that nothing is lost, as the final solve is.
+    rescue: what is done with a scan that comes to nothing, before its files go. follow_up: what is done with a
+    result that is saved, in a thread of its own, so that the next scan does not wait: each may give back a better one,
+    should end once the event is set, and what fails is a warning. optional: those of them that give way where too many
+    scans wait. scans: end after so many, 0: never. name: of the scans; those after the first get a number. Raises
+    InputError where the Model cannot be stitched as `settings` say.
 
     `state` and `message` say how things are, `warnings` what went wrong beside the scans. `scan` is the newest scan,
     `result` what became of the last finished one. begun: scans so far. astray: records that were of none of them.
@@ -69,14 +58,16 @@ class Session:
         settings: LiveSettings,
         save: Save,
         *,
+        rescue: Rescue = lambda scan: None,
         follow_up: Sequence[FollowUp] = (),
+        optional: Collection[FollowUp] = (),
         scans: int = 1,
         name: str = "scan",
     ) -> None:
         patch_weight(model, settings.stitching)  # what is wrong with it should be said now
         self.sources = [frames] if positions is None else [frames, positions]
         self.model, self.engine, self.settings = model, engine, settings
-        self.save, self.follow_up = save, follow_up
+        self.save, self.rescue = save, rescue
         self.name, self.scans = name, scans
         self.scan: LiveScan | None = None
         self.result: Reconstruction | None = None
@@ -85,7 +76,7 @@ class Session:
         self.begun = self.finished = self.astray = 0
         self.failures: list[PtychoWError] = []
         self._state: State = "waiting"
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenScan] = {}
         self._newest_series = -1
         self._closed_at: float | None = None
         self._early: deque[Record] = deque(maxlen=MOST_EARLY)  # positions that came before their scan
@@ -93,8 +84,8 @@ class Session:
         self._receivers: list[Thread] = []
         self._lost: str | None = None
         self._over = "the source has ended"
-        self._busy = ""  # with what is done after a result was saved
         self._lock, self._stopped, self._given_up = Lock(), Event(), Event()
+        self._later = Afterwards(follow_up, optional, self._given_up, warn=self._warn, better=self._improve)
 
     @property
     def state(self) -> State:
@@ -113,11 +104,19 @@ class Session:
         """Stop, and wait neither for a disk that is full nor for what follows a result."""
         self.stop()
         self._given_up.set()
+        self._later.give_up()
 
     def run(self) -> None:
-        """Receive and work until the end. Raises PtychoWError where a scan, or all of them, came to nothing."""
-        with ThreadPoolExecutor(1) as self._later:
+        """Receive and work until the end. Raises PtychoWError where a scan, or all of them, came to nothing.
+
+        A KeyboardInterrupt ends it at once, whatever is still being done with results.
+        """
+        try:
             self._run()
+            self._later.wait()
+        except KeyboardInterrupt:
+            self._later.abandon()
+            raise
         if self.failures:
             raise self.failures[0]
         if self.result is None:
@@ -186,7 +185,7 @@ class Session:
             self._begin(series)
         running = self._open.get(series)
         if running is not None:
-            running.scan.intake.receive(record)
+            running.receive(record)
         elif isinstance(record, PositionRecord) and record.series is None and not self._has_just_closed():
             self._early.append(record)
         else:
@@ -213,7 +212,7 @@ class Session:
         folder = TemporaryDirectory(prefix="ptychow-live-")
         name = self.name if self.begun == 0 else f"{self.name}_{self.begun + 1}"
         scan = LiveScan(self.model, self.engine, self.settings, Path(folder.name), name)
-        self._open[series] = _Open(scan, folder, self.sources[0].overruns)
+        running = self._open[series] = OpenScan(scan, folder, self.sources[0].overruns)
         self.scan = scan
         self.begun += 1
         self._newest_series = series
@@ -221,7 +220,7 @@ class Session:
         if self._early and self._closed_at is not None:
             scan.intake.warn(f"{len(self._early):,} positions came between the last scan and this one: used for this")
         for record in [*self._stored, *self._early]:
-            scan.intake.receive(record)
+            running.receive(record)
         self._early.clear()
 
     # --- working -----------------------------------------------------------------------------------------------------
@@ -252,27 +251,42 @@ class Session:
             except PtychoWError as error:
                 self._forget(series, "failed", str(error))
                 self.failures.append(error)
+                self._rescue(running.scan)
                 running.close()
 
-    def _finish(self, series: int, running: _Open, reason: str) -> None:
+    def _finish(self, series: int, running: OpenScan, reason: str) -> None:
+        scan = running.scan
         self._state, self.message = "finishing", "solving the constants in index order"
-        self.result = finish(running.scan, reason)
-        self._write(running.scan, self.result)
+        self.result = None  # the last scan's is no result of this one
+        result = self.result = self._insist(lambda: finish(scan, reason), scan)
+        self._insist(lambda: self.save(scan, result), scan)
         self._forget(series, "done", f"over: {reason}")
-        self._later.submit(self._follow, running, self.result)
+        running.keep_frames_only()
+        self._later.add(running, result)
 
-    def _write(self, scan: LiveScan, result: Reconstruction) -> None:
-        """Save a result, for however long the disk is full."""
+    def _insist(self, attempt: Callable[[], Found], scan: LiveScan) -> Found:
+        """What an attempt gives, for however long the disk is full, or the memory, where there is anything to lose.
+
+        Raises what waiting does not help, and what still fails when given up.
+        """
         while True:
             try:
-                self.save(scan, result)
-                return
+                return attempt()
             except PtychoWError as error:
+                if isinstance(error, InputError) or not scan.counters.counts().stitched:
+                    raise
                 self._state = "unsaved"
                 self.message = f"{error}. Nothing is lost: trying again every {RETRY_SECONDS:.0f} s"
-                remember(self.warnings, self.message)
+                self._warn(self.message)
                 if self._given_up.wait(RETRY_SECONDS):
                     raise
+
+    def _rescue(self, scan: LiveScan) -> None:
+        """Save what can be saved of a scan without a result."""
+        try:
+            self.rescue(scan)
+        except (PtychoWError, OSError) as error:
+            self._warn(f"{scan.name}: cannot be rescued: {error}")
 
     def _forget(self, series: int, state: State, message: str) -> None:
         """A scan is over. The state is its own, unless another one runs."""
@@ -282,20 +296,13 @@ class Session:
             self._state, self.message = ("scanning", "") if self._open else (state, message)
         self.finished += 1
 
-    def _follow(self, running: _Open, saved: Reconstruction) -> None:
-        """What comes after a result was saved, which nothing here can lose any more."""
-        result = saved
-        for step in () if self._given_up.is_set() else self.follow_up:
-            name = step.__name__.replace("_", " ")
-            self._busy = f"now: {name}"
-            try:
-                result = step(running.scan, result, self._given_up) or result
-            except Exception as error:
-                remember(self.warnings, f"{running.scan.name}: cannot {name}: {str(error) or type(error).__name__}")
-        self._busy = ""
-        running.close()
+    def _improve(self, saved: Reconstruction, result: Reconstruction) -> None:
+        """What became of a result that was saved, which nothing can lose any more."""
         if self.result is saved:
             self.result = result
+
+    def _warn(self, text: str) -> None:
+        remember(self.warnings, text)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -307,7 +314,7 @@ class Session:
     def snapshot(self) -> dict[str, Any]:
         """How things are, in what JSON can hold."""
         scan = self.scan
-        message = "; ".join(text for text in (self._lost or self.message, self._busy) if text)
+        message = "; ".join(text for text in (self._lost or self.message, self._later.busy) if text)
         said: dict[str, Any] = {"state": self.state, "message": message, "name": self.scan_name}
         if scan is None:
             return said

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class SlotFile:
-    """Equal arrays in a new file of numbered slots. Several threads may use it.
+    """Equal arrays in a new file of numbered slots, at `path`. Several threads may use it.
 
     shape, dtype: of each array. limit: bytes the file may take; beyond it, or where the disk is full, it is full.
     """
@@ -25,6 +25,7 @@ class SlotFile:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self.slot_bytes = math.prod(shape) * self.dtype.itemsize
         self.capacity = int(limit // self.slot_bytes)
+        self.path = path
         self._file = path.open("w+b", buffering=0)
         self._lock = Lock()
         self._free: list[int] = []

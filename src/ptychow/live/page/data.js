@@ -11,8 +11,8 @@ export class LiveData {
     this.state = { state: "connecting", message: "" };
   }
 
-  clear(scan) {
-    this.scan = scan;
+  clear(picture) {
+    this.picture = picture;
     this.tiles = new Map(); // "row,column" -> { row, column, amplitude, phase, coverage }
     this.size = 64;
     this.bounds = null; // [top, left, bottom, right] in object pixels
@@ -62,8 +62,8 @@ export class LiveData {
   }
 
   takeState(state) {
-    if (state.scan !== this.scan) {
-      this.clear(state.scan);
+    if (state.picture !== this.picture) {
+      this.clear(state.picture);
       this.tell("cleared");
     }
     this.state = state;

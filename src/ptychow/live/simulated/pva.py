@@ -15,8 +15,8 @@ from p4p.server.raw import SharedPV
 
 from ptychow.live import ntndarray
 from ptychow.live.codecs import encode
+from ptychow.live.ntndarray import EPICS_EPOCH
 from ptychow.live.simulated.frames import Payloads
-from ptychow.live.sources.pva import EPICS_EPOCH
 from ptychow.scan import Scan
 
 PREFIX = "PTYCHOW:SIM"

@@ -34,21 +34,27 @@ REQUIRED: Any = object()
 KINDS = ("replay", "pva", "pva-table", "stream2", "tcp", "watch", "attributes")
 
 
-def open_sources(frames: str, positions: str | None = None, *, idle: float = 60.0) -> list[Source]:
+def open_sources(
+    frames: str, positions: str | None = None, *, idle: float = 60.0, pixel_size_known: bool = True
+) -> list[Source]:
     """The source of the frames and, unless they bring them along, that of the positions; each still to be entered.
 
     frames, positions: as the module says. idle: seconds after which a watched file that does not grow is taken to be
-    complete, where its address does not say. Raises InputError for what is not understood, MissingExtraError where the
-    protocol's library is not installed.
+    complete, where its address does not say. pixel_size_known: whether the object's pixel size is given; where it is
+    not, frames of an areaDetector, which never tells its geometry, need positions in object pixels.
+    Raises InputError for what is not understood, or cannot be joined, MissingExtraError where the protocol's library is
+    not installed.
     """
     source = _Address(frames, "--source")
     place = None if positions is None else _Address(positions, "--positions")
     opened: list[Source] = []
     along: dict[str, Any] = {}
+    unit = "px"
     if place is not None and place.scheme == "attributes":
         if source.scheme != "pva":
             raise InputError("only a pva:// source has attributes", field="--positions", found=positions)
-        along = {"attributes": place.names(2), "unit": place.take("unit", str)}
+        unit = place.take("unit", str)
+        along = {"attributes": place.names(2), "unit": unit}
         place.finish()
         place = None
     elif place is None and source.scheme not in ("", "replay"):
@@ -62,7 +68,15 @@ def open_sources(frames: str, positions: str | None = None, *, idle: float = 60.
     if place is None and source.scheme in ("", "replay"):
         place = _Address(source.rest, "--positions")
     if place is not None:
-        opened.append(_open_positions(place, idle))
+        stage, unit = _open_positions(place, idle)
+        opened.append(stage)
+    if unit != "px" and not pixel_size_known and not _tells_geometry(source):
+        raise InputError(
+            "must be given: an areaDetector tells no geometry that lengths could be turned into pixels with",
+            field="--pixel-size-nm",
+            found=f"positions in {unit}",
+            expected="the object's pixel size in nanometres, or positions in px",
+        )
     return opened
 
 
@@ -117,6 +131,11 @@ class _Address:
         if self._options:
             found = ", ".join(self._options)
             raise InputError("an option this kind of source does not have", field=self.field, found=found)
+
+
+def _tells_geometry(frames: _Address) -> bool:
+    """Whether such frames can say how large the object's pixels are. Of HDF5 files a Dectris detector's master does."""
+    return frames.scheme not in ("pva", "watch") or frames.rest.endswith("_master.h5")
 
 
 def _positive(text: str) -> int:
@@ -178,13 +197,15 @@ def _open_frames(address: _Address, along: dict[str, Any], idle: float) -> Sourc
     return source
 
 
-def _open_positions(address: _Address, idle: float) -> Source:
+def _open_positions(address: _Address, idle: float) -> tuple[Source, str]:
+    """(source, unit of its positions)."""
     source: Source
+    unit = address.take("unit", str) if address.scheme in ("pva", "pva-table", "watch") else ""
     if address.scheme in ("pva", "pva-table"):
         from ptychow.live.sources.pva_positions import PvaPositions, PvaTable
 
         common = {
-            "unit": address.take("unit", str),
+            "unit": unit,
             "server": address.take("server", str, None),
             "retained": address.take("retained", {"yes": True, "no": False}.__getitem__, False),
         }
@@ -200,18 +221,18 @@ def _open_positions(address: _Address, idle: float) -> Source:
         source = GrowingPositions(
             Path(address.rest),
             address.take("datasets", lambda text: address.split(text, 1, 2)),
-            unit=address.take("unit", str),
+            unit=unit,
             idle=address.take("idle", _finite, idle),
         )
     elif address.scheme in ("", "replay"):
-        source = _stored_positions(address)
+        source, unit = _stored_positions(address)
     else:
         raise InputError("no source of positions", field=address.field, found=address.text)
     address.finish()
-    return source
+    return source, unit
 
 
-def _stored_positions(address: _Address) -> Source:
+def _stored_positions(address: _Address) -> tuple[Source, str]:
     """Of a scan file; or, where it says so or is none, of a table."""
     from ptychow.formats import FORMATS, read_scan
     from ptychow.formats.position_files import read_positions
@@ -222,7 +243,7 @@ def _stored_positions(address: _Address) -> Source:
     is_scan = path.is_file() and any(known.recognises(path) for known in FORMATS.values())
     if is_scan and columns is None and unit is None:
         scan = read_scan(path)
-        return StoredPositions(scan.positions, scan.position_unit, scan.name)
+        return StoredPositions(scan.positions, scan.position_unit, scan.name), scan.position_unit
     mapping = {"positions_file": str(path), "position_columns": columns, "position_unit": unit}
     positions, unit = read_positions({name: value for name, value in mapping.items() if value is not None})
-    return StoredPositions(positions, unit, path.name)
+    return StoredPositions(positions, unit, path.name), unit

@@ -11,6 +11,7 @@ from typing import Any, Self
 from ptychow.errors import MissingExtraError
 from ptychow.live import ntndarray
 from ptychow.live.codecs import CodecError
+from ptychow.live.ntndarray import EPICS_EPOCH, read_time
 from ptychow.live.records import (
     LARGEST_INDEX,
     Corrupt,
@@ -31,23 +32,27 @@ except ImportError:
     raise MissingExtraError("EPICS pvAccess", "live") from None
 
 MOST_AT_ONCE = 256
-# A channel first tells what it last had. Older than this, by either epoch in use, it belongs to another scan.
+# What a channel first tells is what it last had. Older than this it belongs to another scan.
 RETAINED_SECONDS = 2.0
-EPICS_EPOCH = 631_152_000  # 1990-01-01 in seconds since 1970; some drivers count from here
 
 
 class Channels:
     """Monitors of EPICS channels, polled together. What a monitor's queue cannot keep, its newest update replaces.
 
+    A channel begins, whenever it is connected, by telling what it last had, perhaps long ago. Only this first update is
+    judged by its time: whatever differs from it is new, however wrong the other end's clock may be.
+
     server: "host:port" of the one server to ask, over TCP, so that nothing is broadcast; None: as the environment
-    (EPICS_PVA_ADDR_LIST, ...) says. queue: updates kept per channel.
+    (EPICS_PVA_ADDR_LIST, ...) says. queue: updates kept per channel. retained: whether to take old first updates, too.
     """
 
-    def __init__(self, names: Sequence[str], server: str | None, queue: int) -> None:
-        self.names = tuple(names)
+    def __init__(self, names: Sequence[str], server: str | None, queue: int, *, retained: bool = False) -> None:
         self._opened = time.time()
         self._event = Event()
         self._connected = False
+        self._retained = retained
+        self._greeting = set(names)  # channels whose next update is the first since they were connected
+        self._old: dict[str, tuple[Any, float]] = {}  # of those whose first update was passed over, which that was
         only = {"EPICS_PVA_NAME_SERVERS": server, "EPICS_PVA_ADDR_LIST": "", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
         # Values as they are: unpacking them for us would cost more than receiving them.
         self._context = Context("pva", conf=only if server else None, useenv=server is None, nt=False)
@@ -62,13 +67,11 @@ class Channels:
             monitor.close()
         self._context.close()
 
-    def retained(self, taken: float) -> bool:
-        """Whether what was taken then (seconds since 1970, 0: not told) is of long before the channels were asked."""
-        age = min(self._opened - taken, abs(self._opened - taken - EPICS_EPOCH))
-        return taken > 0 and age > RETAINED_SECONDS
+    def poll(self, timeout: float) -> Iterator[tuple[str, Value | Corrupt | SourceLost | SourceBack]]:
+        """(channel, update) of what has come, for each channel in its order; or nothing after `timeout` seconds.
 
-    def poll(self, timeout: float) -> Iterator[tuple[str, Value | SourceLost | SourceBack]]:
-        """(channel, update) of what has come, for each channel in its order; or nothing after `timeout` seconds."""
+        What is passed over as of long before is told by a Corrupt in its place.
+        """
         if not self._event.wait(timeout):
             return
         self._event.clear()
@@ -78,6 +81,7 @@ class Channels:
                 if update is None:
                     break
                 if isinstance(update, Exception):
+                    self._greeting.add(name)
                     if self._connected:
                         self._connected = False
                         yield name, SourceLost(f"{name}: {update}", now())
@@ -85,9 +89,29 @@ class Channels:
                 if not self._connected:
                     self._connected = True
                     yield name, SourceBack(now())
-                yield name, update
+                kept = update if self._retained else self._news(name, update)
+                if kept is not None:
+                    yield name, kept
             else:
                 self._event.set()  # more is waiting
+
+    def _news(self, name: str, update: Value) -> Value | Corrupt | None:
+        """The update itself where it is new; what to say of it otherwise, if there was anything in it."""
+        taken = read_time(update)
+        which = update.get("uniqueId"), taken
+        age = self._opened - taken
+        if name in self._greeting:
+            self._greeting.discard(name)
+            self._old.pop(name, None)
+            if update.get("value") is None or which == (None, EPICS_EPOCH):  # never processed: nothing is there
+                return None
+            # Some drivers count the seconds from EPICS' own beginning.
+            if taken > 0 and min(age, abs(age - EPICS_EPOCH)) > RETAINED_SECONDS:
+                self._old[name] = which
+        if self._old.get(name) != which:
+            return update
+        when = f"{age:,.0f} s before it was asked"
+        return Corrupt(None, f"{name}: passed over what it had before, stamped {when} (its clock may be wrong)")
 
 
 class PvaSource:
@@ -121,7 +145,7 @@ class PvaSource:
         self._channel, self._server, self._queue = channel, server, queue
         self._attributes, self._unit = attributes, require_unit(unit)
         self._first, self._frames = first, frames
-        self._series = -1
+        self._series = self._announced = -1  # the series that runs, and the last one of which a Start was sent
         self._newest = (0, 0.0)  # uniqueId and time
 
     def __enter__(self) -> Self:
@@ -137,44 +161,40 @@ class PvaSource:
         """As `live.records.Source`."""
         records: list[Record] = []
         for _, update in self._channels.poll(timeout):
-            if isinstance(update, Value):
-                records += self._read(update, now())
-            else:
-                records.append(update)
+            records += self._read(update, now()) if isinstance(update, Value) else [update]
         return records
 
     def _read(self, value: Value, received_at: float) -> list[Record]:
         index = None
         try:
-            number, taken = int(value["uniqueId"]), ntndarray.read_time(value)
-            if self._series < 0 and (value["value"] is None or self._channels.retained(taken)):
-                return []
-            begins = self._follow(number, taken)
-            index = number - (self._first or 0)
-            if not 0 <= index <= LARGEST_INDEX:
-                index = None
+            number, taken = int(value["uniqueId"]), read_time(value)
+            if self._first is None:
+                self._first = number
+            if not 0 <= number - self._first <= LARGEST_INDEX:
                 raise CodecError(f"uniqueId {number} where the first frame is {self._first}")
+            index = number - self._first
+            self._follow(number, taken)
             frame = ntndarray.read_frame(value, index, received_at, self._series)
-            start = [self._start(frame)] if begins else []
+            # With the first frame that can be read: one that is damaged must not take it along.
+            start = [] if self._announced == self._series else [self._start(frame)]
+            self._announced = self._series
             return [*start, frame, *self._position(value, index, received_at)]
         except (CodecError, KeyError, TypeError, ValueError) as error:
             # Not all that calls itself an NTNDArray has its fields.
             return [Corrupt(index, f"{self.name}: {' '.join(str(error).split())[:200]}", max(self._series, 0))]
 
-    def _follow(self, number: int, taken: float) -> bool:
-        """Keep up with the detector's counter; whether a series begins."""
+    def _follow(self, number: int, taken: float) -> None:
+        """Keep up with the detector's counter, and with its series."""
         highest, latest = self._newest
         begins = self._series < 0 or (number <= highest and taken > latest)
         if begins:
             self._series += 1
-            self._first = number if self._first is None else self._first
         elif number > highest:
             self.overruns += number - highest - 1
         elif number < highest:
             self.overruns = max(self.overruns - 1, 0)
         if begins or number > highest:
             self._newest = (number, taken)
-        return begins
 
     def _start(self, frame: FrameRecord | EncodedFrame) -> Start:
         metadata = {"detector channel": self._channel}

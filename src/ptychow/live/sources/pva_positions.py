@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from ptychow.errors import InputError
-from ptychow.live.ntndarray import Value, read_time
-from ptychow.live.records import Corrupt, Record, SourceBack, SourceLost, now
+from ptychow.live.ntndarray import Value
+from ptychow.live.records import Corrupt, Record, now
 from ptychow.live.sources.positions import require_unit, to_position
 from ptychow.live.sources.pva import Channels
 
@@ -50,7 +50,7 @@ class PvaPositions:
         self._pending: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
 
     def __enter__(self) -> Self:
-        self._channels = Channels(list(self._names), self._server, QUEUE)
+        self._channels = Channels(list(self._names), self._server, QUEUE, retained=self._retained)
         return self
 
     def __exit__(
@@ -67,8 +67,6 @@ class PvaPositions:
                 continue
             try:
                 role, value = self._names[name], update["value"]
-                if not _is_news(self._channels, update, self._retained):
-                    continue
                 records += self._waveform(role, value) if np.ndim(value) else self._number(role, update)
             except (KeyError, TypeError, ValueError) as error:
                 records.append(Corrupt(None, f"{name}: no position ({' '.join(str(error).split())[:100]})"))
@@ -132,7 +130,7 @@ class PvaTable:
         self._told: tuple[int, int] = (0, 0)  # index of the first row, number of rows
 
     def __enter__(self) -> Self:
-        self._channels = Channels([self._channel], self._server, QUEUE)
+        self._channels = Channels([self._channel], self._server, QUEUE, retained=self._retained)
         return self
 
     def __exit__(
@@ -144,16 +142,11 @@ class PvaTable:
         """As `live.records.Source`."""
         records: list[Record] = []
         for _, update in self._channels.poll(timeout):
-            if isinstance(update, SourceLost | SourceBack):
-                records.append(update)
-            else:
-                records += self._rows(update)
+            records += self._rows(update) if isinstance(update, Value) else [update]
         return records
 
     def _rows(self, table: Value) -> list[Record]:
         try:
-            if not _is_news(self._channels, table, self._retained):
-                return []
             y, x = (table[f"value.{column}"] for column in self._columns)
             rows = min(len(y), len(x))
             indices = np.arange(rows) if self._index is None else table[f"value.{self._index}"][:rows]
@@ -167,8 +160,3 @@ class PvaTable:
             ]
         except (KeyError, TypeError, ValueError) as error:
             return [Corrupt(None, f"{self.name}: no columns {', '.join(self._columns)} of numbers ({error})")]
-
-
-def _is_news(channels: Channels, update: Value, retained: bool) -> bool:
-    """Whether a channel's value is of this scan: said after the channel was asked, or allowed to be older."""
-    return retained or not channels.retained(read_time(update, ["timeStamp"]))
