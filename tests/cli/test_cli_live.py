@@ -1,6 +1,7 @@
 """`ptychow live`: one command from a source to a file."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -102,6 +103,65 @@ def test_a_process_that_is_told_to_end_writes_what_it_has(number, scan_file, mod
     _, complaints = running.communicate(timeout=100)
     assert running.returncode == 0, complaints
     assert np.count_nonzero(read_object(target).image) > 0
+
+
+ENDLESS = """
+import sys, torch
+from ptychow.cli import main
+from ptychow.cli.live_results import Results
+
+def refine(self, scan, result, given_up):
+    print("refining", flush=True)
+    values = torch.ones(1000, 1000)
+    while True:
+        values = (values @ values).clamp(-1, 1)
+
+Results.refine = refine
+main(sys.argv[1:])
+"""
+
+
+def test_a_third_interruption_ends_what_does_not_listen(scan_file, model_file, tmp_path, monkeypatch):
+    spools = tmp_path / "spools"
+    spools.mkdir()
+    monkeypatch.setenv("TMPDIR", str(spools))
+    target = tmp_path / "live.cxi"
+    command = [sys.executable, "-c", ENDLESS, "live", "--source", scan_file, "--model", model_file, "-o", target]
+    running = subprocess.Popen(
+        [*command, "--port", "0", "--keep-frames"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert any("refining" in line for line in running.stdout)
+        assert list(spools.iterdir())
+        for _ in range(3):
+            time.sleep(0.5)
+            assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+        _, complaints = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert running.returncode == 1 and complaints.splitlines()[-1] == "error: interrupted"
+    assert target.exists() and not list(spools.iterdir())
+
+
+def test_a_closed_terminal_does_not_lose_the_scan(scan_file, model_file, tmp_path):
+    """Whatever is written to it fails from then on."""
+    pty = pytest.importorskip("pty")
+    ours, its = pty.openpty()
+    take = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); import ptychow.cli as p; p.main(sys.argv[1:])"
+    command = [sys.executable, "-c", take, "live", "--source", f"replay:{scan_file}?rate=4", "--model", model_file]
+    target = tmp_path / "live.cxi"
+    running = subprocess.Popen(
+        [*command, "-o", target, "--port", "0"], stdin=its, stdout=its, stderr=its, start_new_session=True
+    )
+    os.close(its)
+    said = b""
+    while b"page:" not in said:
+        said += os.read(ours, 1000)
+    time.sleep(2)
+    os.close(ours)
+    assert running.wait(100) == 0
+    assert np.count_nonzero(read_object(target).image) > 0 and target.with_suffix(".png").exists()
 
 
 @pytest.mark.parametrize("name", ["result_2.cxi", "result_frames.cxi", "result_3_frames.cxi", "result.cxi"])

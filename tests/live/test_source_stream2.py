@@ -68,7 +68,7 @@ def test_a_restarted_scan_is_a_new_series(positions):
 
 
 def test_a_detector_that_vanishes_comes_back(positions):
-    _, records, _ = transmitted(Stream2Server(measured(), count=60), positions, faults=Faults(vanish=0.5), rate=200)
+    _, records, _ = transmitted(Stream2Server(measured(), count=60), positions, faults=Faults(vanish=0.5), rate=40)
     states = [type(record) for record in records if isinstance(record, SourceLost | SourceBack)]
     assert states == [SourceBack, SourceLost, SourceBack]
     assert frames_of(records)[-1].index == 59

@@ -184,6 +184,11 @@ def _stopping(session: Session) -> Iterator[Event]:
     before = {number: signal.signal(number, stop) for number in _ending_signals()}
     try:
         yield stopped
+    except KeyboardInterrupt:
+        # At once: Python's own end would take a library from under a step that still computes, and abort.
+        print("error: interrupted", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
