@@ -148,8 +148,8 @@ def test_a_closed_terminal_does_not_lose_the_scan(scan_file, model_file, tmp_pat
     """Whatever is written to it fails from then on."""
     pty = pytest.importorskip("pty")
     ours, its = pty.openpty()
-    take = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); import ptychow.cli as p; p.main(sys.argv[1:])"
-    command = [sys.executable, "-c", take, "live", "--source", f"replay:{scan_file}?rate=4", "--model", model_file]
+    take_it = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from ptychow.cli import main; main()"
+    command = [sys.executable, "-c", take_it, "live", "--source", f"replay:{scan_file}?rate=4", "--model", model_file]
     target = tmp_path / "live.cxi"
     running = subprocess.Popen(
         [*command, "-o", target, "--port", "0"], stdin=its, stdout=its, stderr=its, start_new_session=True

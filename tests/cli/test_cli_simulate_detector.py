@@ -112,10 +112,12 @@ def test_what_makes_no_sense_is_told(ptychow, scan_file, arguments):
     assert code == 2 and err.count("\n") == 1
 
 
-def test_nobody_listens(ptychow, scan_file):
-    code, out, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", 0)
+@pytest.mark.parametrize("protocol", ["stream2", "pva"])
+def test_nobody_listens(ptychow, scan_file, protocol):
+    code, out, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", 0, "--protocol", protocol)
     assert code == 1 and "nobody" in err
-    assert "ptychow live --source 'stream2://127.0.0.1:" in out and "--model MODEL" in out
+    assert f"ptychow live --source '{protocol}://" in out and "127.0.0.1:" in out and "--model MODEL" in out
+    assert ("--pixel-size-nm 10\n" in out) == (protocol == "pva")  # which an areaDetector does not tell
 
 
 def test_a_port_that_is_taken(ptychow, scan_file):

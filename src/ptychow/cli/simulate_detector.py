@@ -89,7 +89,10 @@ def simulate_detector(
             server = stack.enter_context(FileWriter(scan, _new_file(output), count=count))
         stage = stack.enter_context(PositionServer(scan)) if where in ("table", "numbers") else None
         told = _where_positions(where, file, server, stage, scan.position_unit)
-        report.line(f"listen with: ptychow live --source '{server.source}' --positions '{told}' --model MODEL")
+        pixel = scan.geometry.pixel_size
+        # An areaDetector does not tell it, and neither does its file.
+        more = "" if protocol == "stream2" or pixel is None else f" --pixel-size-nm {pixel * 1e9:.6g}"
+        report.line(f"listen with: ptychow live --source '{server.source}' --positions '{told}' --model MODEL{more}")
         with report.progress("Compressing", min(count, len(scan))) as advance:
             for index in range(min(count, len(scan))):
                 server.prepare(index)
