@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import mean
 
 from paper_networks import LEARNERS
-from paper_plan import Training, scaling
+from paper_plan import Scale, Training, longer, scaling
 from paper_results import LEARNT, PUBLISHED, TARGETS, Results, number, step_curve
 
 Judged = tuple[str, str]  # the verdict, and what it rests on
@@ -102,6 +102,43 @@ def scalable(results: Results) -> Judged | None:
     verdict = "Held:" if falls == len(found) - 1 else "In part:" if found[-1][1] < found[0][1] else "Did not hold:"
     listed = ", ".join(f"{value:.2f} with {parameters / 1e6:.2f} M" for parameters, value in found)
     return verdict, f"{listed}; one seed, better at {falls} of {len(found) - 1} enlargements."
+
+
+def reasons(results: Results, scale: Scale) -> str:
+    """Why W1 is not ahead, as far as trainings that were made to find out tell."""
+    said = []
+    for lines in dict.fromkeys(training.lines for training in longer(scale)):
+        pair = [results.of(Training(name, lines=lines, times=3)) for name in ("w1", "ptychonn")]
+        if None in pair:
+            continue
+        (ours, theirs) = (step_curve({0: run}) for run in pair if run is not None)
+        (our_map, their_map) = (number(run, name="grid_complex_error") for run in pair if run is not None)
+        (our_best, their_best) = (min(error for _, (error,) in curve) for curve in (ours, theirs))
+        (our_end, their_end) = (curve[-1][1][0] for curve in (ours, theirs))
+        where = "On the same lines" if lines is None else f"On {lines} lines"
+        overfits = our_end > 1.2 * our_best and their_end > 1.2 * their_best
+        said.append(
+            f"* {where}, {ours[-1][0]:.0f} steps: W1 {our_end:.3f}, PtychoNN {their_end:.3f} (ratio "
+            f"{our_end / their_end:.2f}); at their best milestones {our_best:.3f} and {their_best:.3f}. "
+            + (
+                "Both overfit, and the validation frames, which show the same object, do not tell: the weights that "
+                "the recipe keeps are the late ones. "
+                if overfits
+                else "Neither overfits. "
+            )
+            + f"Of the complex map, amplitude and phase, W1 leaves {our_map / their_map:.2f} of PtychoNN's error."
+        )
+    if not said:
+        return ""
+    return (
+        "## What was tried to find out why\n\nOne seed each, `paper` recipe, three times as long; tables below.\n\n"
+        + "\n".join(said)
+        + "\n* PtychoNN's amplitude can stay where it began, worse than a flat one, and the network then has all of "
+        "itself for the phase, which alone the headline counts (*Amplitude and phase together*): W1 is then ahead by "
+        "the complex map. But in the seed in which PtychoNN learns both, W1 is not ahead by either.\n"
+        "* So neither length nor data nor the amplitude explains it all. What is left: the paper's data, whose "
+        "amplitude hardly varies, and its W1, of which ours is a reconstruction."
+    )
 
 
 CLAIMS: Sequence[tuple[str, Callable[[Results], Judged | None]]] = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import paper_tables as tables
-from paper_claims import claims
+from paper_claims import claims, reasons
 from paper_data import TWIN, Source
 from paper_figures import draw
 from paper_plan import Scale, Training
@@ -26,7 +26,9 @@ def write_page(
     sections = [
         header(source, scale, name, folder.relative_to(output)),
         claims(results),
+        *filter(None, [reasons(results, scale)]),
         tables.headline(results),
+        tables.whole_map(results),
         tables.table5(results),
         tables.single_shots(results),
         tables.against_steps(results),
