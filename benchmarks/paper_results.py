@@ -100,9 +100,9 @@ class Results:
         )
 
 
-def number(run: Run, block: str = "leak-free", name: str = HEADLINE) -> float:
-    """One of the numbers of the stitched map."""
-    return float(run["blocks"][block]["notebook"][name])
+def number(run: Run, block: str = "leak-free", name: str = HEADLINE, of: str = "notebook") -> float:
+    """One of the numbers of the headline's map, or `of` another part of the evaluation."""
+    return float(run["blocks"][block][of][name])
 
 
 def average(runs: dict[int, Run], block: str, name: str = HEADLINE) -> float:

@@ -82,14 +82,15 @@ def whole_map(results: Results) -> str:
             amplitudes = [number(run, name="grid_amplitude_mse") for run in runs.values()]
             cells = [spread(list(errors.values())), ratios, ", ".join(map(digits, amplitudes))] if runs else [MISSING]
             rows.append([recipe, LEARNERS[network].title, *cells])
-    flat = [run["blocks"]["leak-free"]["stitched_flat"]["amplitude_mse"] for run in results.runs.values()]
+    flat = [number(run, name="amplitude_mse", of="patches_flat") for run in results.runs.values()]
+    worse = f"A flat amplitude errs by {digits(mean(flat))}: what errs by more has not learnt it. " if flat else ""
     heads = ["recipe", "network", "complex error, mean (range)", "ratio to PtychoNN, by seed", "amplitude MSE, by seed"]
     return (
         "## Amplitude and phase together\n\n"
         + table(heads, rows)
-        + "\n\nOf the headline's map, leak-free block: mean |image - truth|^2 over mean |truth|^2. A flat amplitude "
-        f"errs by {digits(mean(flat))}: what errs by more has not learnt it. The headline, the phase alone, is kind to "
-        "a network that spends nothing on the amplitude."
+        + "\n\nOf the headline's map, leak-free block: mean |image - truth|^2 over mean |truth|^2. "
+        + worse
+        + "The headline, the phase alone, is kind to a network that spends nothing on the amplitude."
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import paper
 from common import Contender
-from paper_claims import claims
+from paper_claims import claims, reasons
 from paper_data import Source, open_source, preparation_for, shuffled
 from paper_networks import LEARNERS
 from paper_page import write_page
@@ -88,6 +88,9 @@ def test_from_data_to_page_and_nothing_is_trained_twice(source, tmp_path, monkey
     assert all(point[HEADLINE] > 0 for point in found["milestones"])
     assert not list(cache.glob("*.checkpoint"))
     assert "ratio to PtychoNN" in claims(results)
+    assert reasons(results, SCALE) == ""
+    longer = {f"{name}_x3": run_ for name, run_ in results.runs.items() if name.startswith("paper_")}
+    assert f"(ratio {seeds[0]:.2f})" in reasons(Results(longer), SCALE)
     for word in ("/tmp", str(tmp_path)):
         assert word not in page and word not in json.dumps(found["blocks"])
 

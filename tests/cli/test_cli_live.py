@@ -90,8 +90,7 @@ def test_what_is_wrong_is_said_in_a_line(ptychow, scan_file, model_file, tmp_pat
     assert not list(tmp_path.glob("a*")) and scan_file.read_bytes() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_process_that_is_told_to_end_writes_what_it_has(number, scan_file, model_file, tmp_path):
+def test_a_process_that_is_told_to_end_writes_what_it_has(scan_file, model_file, tmp_path):
     target = tmp_path / "live.cxi"
     command = [sys.executable, "-m", "ptychow", "live", "--source", f"replay:{scan_file}?rate=4", "--model"]
     running = subprocess.Popen(
@@ -99,7 +98,7 @@ def test_a_process_that_is_told_to_end_writes_what_it_has(number, scan_file, mod
     )
     assert any("page:" in line for line in running.stdout)
     time.sleep(2)
-    running.send_signal(number)
+    running.send_signal(signal.SIGTERM)
     _, complaints = running.communicate(timeout=100)
     assert running.returncode == 0, complaints
     assert np.count_nonzero(read_object(target).image) > 0

@@ -243,7 +243,7 @@ def test_illumination_adds_up_to_all_counts(scan):
         (lambda s: {"frames": s.frames[:, :, :20], "probe": None}, {}, "not square"),
         (lambda s: {"probe": s.probe[:, :16, :16]}, {}, "probe: not of the frames' size"),
         (lambda s: {"probe": s.probe * 0}, {}, "zero or not finite"),
-        (lambda s: {"saturation": 0.0}, {}, "saturation: .*greater than 0"),
+        (lambda s: {"saturation": 0.0}, {}, "saturation: .*counts above 0"),
         (lambda s: {"saturation": 0.5, "frames": s.frames[:] + 1}, {}, "no good pixel is left"),
         (lambda s: {"positions": s.positions * 1e6}, {}, "does not fit into memory.*GiB needed"),
         (lambda s: {}, {"epochs": 0}, "epochs"),
