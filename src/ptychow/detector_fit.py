@@ -81,6 +81,9 @@ def fit_preparation(
         crop, bin = _reach(scan, sample.mean, at, size, crop, bin)
     elif at != middle and crop is None:
         room = _room(scan.frame_shape, at)
+        if room <= 0:
+            expected = f"a pixel of {scan.frame_shape[0]} x {scan.frame_shape[1]}"
+            raise InputError("outside the frames", file=scan.name, field="centre", found=at, expected=expected)
         raise InputError(
             "zero frequency is not in the middle of the frames",
             file=scan.name,

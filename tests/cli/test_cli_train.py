@@ -36,9 +36,9 @@ def test_w1_is_the_default_and_settings_are_the_networks(scan_file, tmp_path, pt
     quick = ("--epochs", 1, "--batch-size", 8, "--device", "cpu", "--validation", 0, "--quiet")
     assert ptychow("train", scan_file, *quick) == (0, "", "")
     assert Model.load(scan_file.with_name("scan_w1.safetensors")).card.network == "w1"
-    smaller = ("--network", "ptychonn", "--set", "nconv=8", "--set", "batch_norm=true", "--output", tmp_path / "m")
+    smaller = ("--network", "ptychonn", "--set", "nconv=8", "--set", "batch_norm=true", "--output", tmp_path / "m.safetensors")
     assert ptychow("train", scan_file, *quick, *smaller) == (0, "", "")
-    settings = Model.load(tmp_path / "m").card.settings
+    settings = Model.load(tmp_path / "m.safetensors").card.settings
     assert settings["nconv"] == 8 and settings["batch_norm"] is True
 
 
@@ -105,6 +105,9 @@ def test_a_training_interrupted_by_a_signal_resumes_to_the_same_bits(scan_file, 
     assert "--resume goes on" in complaint
     assert {item.name for item in tmp_path.iterdir()} == {"scan.cxi", checkpoint.name}
 
+    code, _, complaint = ptychow("train", scan_file, *options)
+    assert code == 2 and "an interrupted training would be lost" in complaint and "--resume" in complaint
+
     # Other options are another training.
     code, _, complaint = ptychow("train", scan_file, *options, "--resume", "--learning-rate", 0.1)
     assert code == 2 and "belongs to another training" in complaint
@@ -146,6 +149,7 @@ def test_a_training_interrupted_by_a_signal_resumes_to_the_same_bits(scan_file, 
         (["--map", "frames=/a"], "mapping"),
         (["--output", "scan.cxi"], "would overwrite the input"),
         (["--output", "model.png"], "names a picture"),
+        (["--output", "model.cxi"], "expected a name in .safetensors"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line_and_code_2(options, words, scan_file, ptychow, monkeypatch):

@@ -101,7 +101,7 @@ def test_a_minus_turns_the_sign_of_the_columns_it_names(tmp_path, columns, signs
         (text(UM, "y, x"), {}, "position_unit: the unit of the positions is not said"),
         (text(UM, "y_um, x_nm"), {}, "the unit of the positions is not said"),
         (text(UM, "y, x"), {"position_unit": "furlong"}, "position_unit: unknown; found furlong"),
-        (text(UM, "y, x"), {"position_unit": "m", "position_columns": "up,x"}, "which columns are down and right"),
+        (text(UM, "y, x"), {"position_unit": "m", "position_columns": "up,x"}, "position_columns: no column up; found"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "1,2,3"}, "which columns are down and right"),
         (text(UM, "y_um, index"), {}, r"columns 1, 2, y_um, index, header 'y_um, index'\. Say, for example: --pos"),
         (text(UM, "encoder y encoder x", " "), {}, "header 'encoder y encoder x'.*--map position_columns=2,3 --map"),

@@ -291,7 +291,8 @@ def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
                 raise InputError(f"not a TOML file ({error})", file=entry) from None
             mapping.update({key: str(value) for key, value in content.items()})
         else:
-            raise InputError("neither NAME=/path nor a TOML file", field="--map", found=entry)
+            problem = "no such file" if entry.endswith(".toml") else "neither NAME=/path nor a TOML file"
+            raise InputError(problem, field="--map", found=entry)
     return mapping
 
 
@@ -332,7 +333,8 @@ def output_path(output: Path | None, source: Path, ending: str, *others: Path) -
     """Where to write: `output`, or in that folder, or beside `source`; the name is then the source's stem + `ending`.
 
     Raises InputError for `source` or one of the `others` itself (what was put in is never overwritten) and for the name
-    of a picture where something else is written with a picture beside it; PtychoWError where nothing can be written.
+    of a picture where something else is written with a picture beside it; for a Model, for any name that is not in
+    .safetensors; PtychoWError where nothing can be written.
     """
     from ptychow.errors import InputError
     from ptychow.files import require_writable
@@ -345,12 +347,19 @@ def output_path(output: Path | None, source: Path, ending: str, *others: Path) -
         expected = f"a name in {Path(ending).suffix}; the picture goes beside it"
         raise InputError("names a picture", file=target, field="--output", expected=expected)
     require_writable(target)
+    if ending.endswith(".safetensors") and target.suffix != ".safetensors":
+        raise InputError("not a Model's name", file=target, field="--output", expected="a name in .safetensors")
     return target
 
 
 def checkpoint_beside(target: Path, resume: bool) -> Path:
-    """Where the training of this Model keeps its state. Raises InputError where it shall go on and there is none."""
+    """Where the training of this Model keeps its state. Raises InputError where it shall go on and there is none, and
+    where it shall begin and there is one.
+    """
     checkpoint = target.with_name(f"{target.stem}_checkpoint.safetensors")
     if resume and not checkpoint.exists():
         raise InputError("nothing to resume", file=checkpoint, remedy="Begin without --resume")
+    if checkpoint.exists() and not resume:
+        remedy = "Go on with --resume, write to another --output, or delete this file"
+        raise InputError("an interrupted training would be lost", file=checkpoint, remedy=remedy)
     return checkpoint

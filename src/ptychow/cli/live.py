@@ -20,7 +20,6 @@ from ptychow.cli.common import (
     EngineOption,
     Force,
     Json,
-    Output,
     PixelSize,
     PrecisionOption,
     Quiet,
@@ -46,12 +45,17 @@ def live(
         str,
         typer.Option("--source", help="pva://CHANNEL, stream2://HOST:PORT, watch:FILE, or a scan file to replay."),
     ],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model file, from ptychow train.")],
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="Model file, or the name of one that ships (ptychow weights).")
+    ],
     positions: Annotated[
         str | None,
         typer.Option("--positions", help="A file, pva://Y,X, pva-table://CHANNEL, attributes:Y,X, or watch:FILE."),
     ] = None,
-    output: Output = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File, or existing folder, to write to; by default live_TIME.cxi here."),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep the page after the last scan, until Ctrl-C.")] = False,
     address: Annotated[str, typer.Option("--address", help="Where the page listens.")] = "127.0.0.1",

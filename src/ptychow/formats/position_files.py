@@ -203,9 +203,10 @@ def _choose(table: Table, wanted: list[str], path: Path) -> tuple[str, str]:
         axes = [(found[1].lower(), name) for name in columns if (found := AXIS_AND_UNIT.fullmatch(name))]
         named = [[name for letter, name in axes if letter == axis] for axis in "yx"]
         names = [found[0] if len(found) == 1 else "" for found in named]
+    unknown = [name for name in names if name and name not in columns]
     if len(wanted) > 2 or not all(name in columns for name in names):
         raise InputError(
-            "which columns are down and right is not said",
+            f"no column {' or '.join(unknown)}" if unknown else "which columns are down and right is not said",
             file=path,
             field="position_columns",
             found=table.described(),

@@ -135,7 +135,7 @@ class LiveServer:
             self._socket = socket.create_server((str(parsed), port), family=family)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
-            raise PtychoWError(f"cannot listen on {parsed} port {port}: {why}") from None
+            raise PtychoWError(f"cannot listen on {parsed} port {port}: {why} (--port 0 takes a free one)") from None
         self.port = self._socket.getsockname()[1]
         reached = _own_address(family) if parsed.is_unspecified else str(parsed)
         shown = f"[{reached}]" if ":" in reached else reached
