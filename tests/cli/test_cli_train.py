@@ -36,7 +36,16 @@ def test_w1_is_the_default_and_settings_are_the_networks(scan_file, tmp_path, pt
     quick = ("--epochs", 1, "--batch-size", 8, "--device", "cpu", "--validation", 0, "--quiet")
     assert ptychow("train", scan_file, *quick) == (0, "", "")
     assert Model.load(scan_file.with_name("scan_w1.safetensors")).card.network == "w1"
-    smaller = ("--network", "ptychonn", "--set", "nconv=8", "--set", "batch_norm=true", "--output", tmp_path / "m.safetensors")
+    smaller = (
+        "--network",
+        "ptychonn",
+        "--set",
+        "nconv=8",
+        "--set",
+        "batch_norm=true",
+        "--output",
+        tmp_path / "m.safetensors",
+    )
     assert ptychow("train", scan_file, *quick, *smaller) == (0, "", "")
     settings = Model.load(tmp_path / "m.safetensors").card.settings
     assert settings["nconv"] == 8 and settings["batch_norm"] is True
