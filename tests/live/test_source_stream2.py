@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receiving import assert_true_to, corrupt, frames_of, gathered, measured, of_kind, transmitted
+from receiving import PATIENCE, assert_true_to, corrupt, frames_of, gathered, measured, of_kind, transmitted
 
 from ptychow.errors import InputError
 from ptychow.live import dectris
@@ -90,8 +90,9 @@ def test_several_receivers_share_a_scan():
         address = server.source.removeprefix("stream2://")
         with Stream2Source(address) as one, Stream2Source(address, connections=2) as two:
             gathered([one, two], lambda records: len(of_kind(records, SourceBack)) == 2)
-            for index in range(60):
-                server.frame(index, 0)
+            # The receivers know of a connection before the server does, and what it sends to nobody is lost.
+            assert server.wait_for_client(PATIENCE)
+            assert all([server.frame(index, 0) for index in range(60)])
             records = gathered([one, two], lambda records: len(frames_of(records)) == 60)
     assert sorted(record.index for record in frames_of(records)) == list(range(60))
     assert_true_to(scan, records)
