@@ -99,7 +99,10 @@ def test_the_command_writes_a_scan(scan_file, ptychow, tmp_path):
         (["--crop", "15"], "15"),
         (["--bin", "5"], "5"),
         (["--frames", "5"], "--frames"),
-        (["--frames", "9:3"], "--frames: no frames; found 9:3, expected FIRST:LAST, some of 80 frames"),
+        (["--frames", "9:3"], "--frames: no frames; found 9:3, expected NUMBER or FIRST:LAST, some of 80 frames"),
+        (["--drop", "80"], "--drop: no frames; found 80,"),
+        (["--drop", "3,,5"], "--drop: no frames"),
+        (["--frames", "3:5", "--drop", "4,3"], "no frame is left; found 3:5 without 4,3"),
         (["--frames", "a:b"], "--frames"),
         (["--mask", "none.npy"], "no such file"),
     ],
@@ -113,19 +116,20 @@ def test_swapped_quarters_extra_frames_and_nan_pixels_can_all_be_put_right(scan,
     """A scan as some detectors' software stores it is, prepared, the scan it should have been."""
     frames = np.fft.ifftshift(scan.frames[:], axes=(1, 2)).astype(np.float32)
     frames[9, 3, 5] = np.nan
-    frames[:2] = np.inf
+    frames[[0, 1, 40]] = np.inf
     write_scan(tmp_path / "raw.cxi", replace(scan, frames=frames))
     (tmp_path / "bad.txt").write_text("3,5\n")
-    target, fixed = tmp_path / "fixed.cxi", ("--mask", tmp_path / "bad.txt", "--frames", "2:-1", "--fftshift")
+    target, kept = tmp_path / "fixed.cxi", [*range(2, 40), *range(41, 79)]
+    fixed = ("--mask", tmp_path / "bad.txt", "--frames", "2:-1", "--drop", "40", "--fftshift")
     code, _, complaint = ptychow("prepare", tmp_path / "raw.cxi", "-o", target)
-    assert code == 2 and "ptychow prepare --mask" in complaint and "ptychow prepare --frames" in complaint
+    assert code == 2 and "ptychow prepare --mask" in complaint and "ptychow prepare --drop" in complaint
     code, printed, complaint = ptychow("prepare", tmp_path / "raw.cxi", *fixed, "-o", target)
     assert (code, complaint) == (0, "") and "1 bad pixel in" in printed
     found = read_scan(target)
     assert not found.mask[(3 + 16) % 32, (5 + 16) % 32]
-    np.testing.assert_array_equal(found.frames[:][:, found.mask], scan.frames[2:-1][:, found.mask])
+    np.testing.assert_array_equal(found.frames[:][:, found.mask], scan.frames[kept][:, found.mask])
     assert np.isfinite(found.frames[:]).all()
-    np.testing.assert_array_equal(found.positions, scan.positions[2:-1])
+    np.testing.assert_array_equal(found.positions, scan.positions[kept])
 
 
 def test_an_object_pixel_that_cannot_be_kept_is_said(scan, tmp_path, ptychow):

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 
-NOT_FINITE_REMEDY = (
-    "Mask these pixels (ptychow prepare --mask), or leave out first or last frames (ptychow prepare --frames)"
-)
+NOT_FINITE_REMEDY = "Mask these pixels (ptychow prepare --mask), or leave these frames out (ptychow prepare --drop)"
 
 
 def default_markers(dtype: np.dtype[Any]) -> tuple[float, ...]:

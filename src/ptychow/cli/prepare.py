@@ -60,6 +60,10 @@ def prepare(
         str | None,
         typer.Option("--frames", metavar="FIRST:LAST", help="Keep these, as Python counts: 10:, :500 or 1:-1."),
     ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option("--drop", metavar="LIST", help="Leave these frames out: numbers from 0 and FIRST:LAST, 17,390:."),
+    ] = None,
     fftshift: Annotated[
         bool, typer.Option("--fftshift", help="Swap the quarters of frames with zero frequency in the corners.")
     ] = False,
@@ -81,7 +85,7 @@ def prepare(
     require_choice("--orientation", orientation, *Orientation)
     inputs = [*inputs_of(file, mapping, positions), *([mask_file(mask)[0]] if mask else [])]
     target = output_path(output, file, "_prepared.cxi", *inputs)
-    scan = choose_frames(open_scan(file, mapping, pixel_size_nm, positions), frames)
+    scan = choose_frames(open_scan(file, mapping, pixel_size_nm, positions), frames, drop)
     if mask is not None:
         scan = _masked(scan, mask, report)
     if fftshift:
@@ -123,23 +127,24 @@ def prepare(
     )
 
 
-def choose_frames(scan: Scan, text: str | None) -> Scan:
-    """The scan of the frames FIRST:LAST. Raises InputError where there are none, or for another text."""
-    import numpy as np
+def choose_frames(scan: Scan, keep: str | None, drop: str | None) -> Scan:
+    """The scan of the frames to keep (None: all) without those to drop, both numbers of the scan as it was.
 
+    Raises InputError where there are none, and as `chosen_frames`.
+    """
     from ptychow.errors import InputError
+    from ptychow.frame_choice import chosen_frames
 
-    if text is None:
+    if keep is None and drop is None:
         return scan
-    first, colon, last = text.partition(":")
-    try:
-        chosen = range(len(scan))[int(first) if first.strip() else None : int(last) if last.strip() else None]
-    except ValueError:
-        chosen = range(0)
-    if not colon or not chosen:
-        expected = f"FIRST:LAST, some of {len(scan)} frames"
-        raise InputError("no frames", field="--frames", found=text, expected=expected)
-    return scan.select(np.asarray(chosen))
+    if keep is not None and ":" not in keep:  # it could be meant as how many
+        raise InputError("no range", field="--frames", found=keep, expected="FIRST:LAST")
+    chosen = chosen_frames(keep or ":", len(scan), "--frames")
+    if drop is not None:
+        chosen &= ~chosen_frames(drop, len(scan), "--drop")
+    if not chosen.any():
+        raise InputError("no frame is left", field="--frames and --drop", found=f"{keep or ':'} without {drop}")
+    return scan.select(chosen)
 
 
 def _masked(scan: Scan, name: str, report: Report) -> Scan:
