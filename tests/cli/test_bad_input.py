@@ -6,6 +6,7 @@ output (with --quiet), no traceback, and every file as it was before.
 
 import ctypes
 import os
+import re
 import subprocess
 from dataclasses import replace
 from importlib import import_module
@@ -237,6 +238,18 @@ def test_an_output_without_permission(command, attempt, tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_output_that_is_the_input(command, attempt, scan_file):
     assert "would overwrite the input" in attempt(command, "--output", scan_file)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_that_is_somebody_elses(command, attempt, scan_file, tmp_path):
+    """Only what PtychoW wrote is replaced: no raw scan, whatever its name, and no report."""
+    raw, report = tmp_path / f"raw{suffix(command)}", tmp_path / "report.pdf"
+    with h5py.File(raw, "w") as file:
+        file["entry/data"] = np.ones((3, 8, 8), np.uint16)
+    report.write_bytes(b"%PDF-1.7")
+    for target in (raw, report):
+        words = "no format for a picture|names a|not a Model's name|would overwrite what PtychoW did not write"
+        assert re.search(words, attempt(command, "--output", target))
 
 
 @pytest.mark.parametrize("command", ["label", "train", "reconstruct", "evaluate", "prepare"])

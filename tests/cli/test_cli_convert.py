@@ -82,3 +82,11 @@ def test_a_scan_that_does_not_fit_a_product(ptychow, tmp_path, unlabelled):
     code, _, complaint = ptychow("convert", tmp_path / "a.cxi", tmp_path / "b.h5")
     assert code == 2 and "probe, object: a Ptychodus product cannot be without" in complaint
     assert not (tmp_path / "b.h5").exists()
+
+
+@pytest.mark.parametrize("name", ["again.cxi", "again.nxs", "again.h5"])
+def test_an_older_result_is_replaced(scan_file, tmp_path, ptychow, name):
+    """What PtychoW wrote may be written again, in every format."""
+    for _ in range(2):
+        code, _, complaint = ptychow("convert", scan_file, tmp_path / name, "--pixel-size-nm", 10)
+        assert code == 0, complaint

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="File, or existing folder, to write to; by default beside the input."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="File, or existing folder, to write to, an older result there is replaced; by default beside the input.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")]
@@ -332,11 +336,10 @@ def named_after(source: Path, model: str, ending: str) -> str:
 def output_path(output: Path | None, source: Path, ending: str, *others: Path) -> Path:
     """Where to write: `output`, or in that folder, or beside `source`; the name is then the source's stem + `ending`.
 
-    Raises InputError for `source` or one of the `others` itself (what was put in is never overwritten) and for the name
-    of a picture where something else is written with a picture beside it; for a Model, for any name that is not in
-    .safetensors; PtychoWError where nothing can be written.
+    Raises InputError for `source` or one of the `others` itself (what was put in is never overwritten), for another
+    program's file (PtychoW's own are replaced) and for the name of a picture where something else is written with a
+    picture beside it; for a Model, for any name that is not in .safetensors; PtychoWError where nothing can be written.
     """
-    from ptychow.errors import InputError
     from ptychow.files import require_writable
 
     name = source.stem + ending
@@ -349,7 +352,19 @@ def output_path(output: Path | None, source: Path, ending: str, *others: Path) -
     require_writable(target)
     if ending.endswith(".safetensors") and target.suffix != ".safetensors":
         raise InputError("not a Model's name", file=target, field="--output", expected="a name in .safetensors")
+    if target.exists() and _is_foreign(target, Path(ending).suffix):
+        remedy = "Choose another name, or delete it first"
+        raise InputError("would overwrite what PtychoW did not write", file=target, field="--output", remedy=remedy)
     return target
+
+
+def _is_foreign(path: Path, suffix: str) -> bool:
+    """Whether a file is a scan, or of another kind than `suffix`, and was not written by PtychoW."""
+    from ptychow.formats import FORMATS
+    from ptychow.formats.new_hdf5 import is_own
+
+    is_scan = any(known.recognises(path) for known in FORMATS.values())
+    return (is_scan or path.suffix.lower() != suffix) and not is_own(path)
 
 
 def checkpoint_beside(target: Path, resume: bool) -> Path:

@@ -12,6 +12,10 @@ from typing import Any
 import h5py
 
 from ptychow.files import atomic_path, cannot_write
+from ptychow.formats.hdf5_files import attribute_text, open_hdf5
+
+# NeXus' attribute of the root for the program that made a file.
+CREATOR = "PtychoW"
 
 
 class Disk(io.FileIO):
@@ -53,8 +57,17 @@ def new_hdf5(path: str | os.PathLike[str]) -> Iterator[tuple[h5py.File, Disk]]:
     with atomic_path(path) as temporary, Disk(Path(temporary), "w+") as disk:
         try:
             with h5py.File(disk, "w") as file:
+                file.attrs["creator"] = CREATOR
                 yield file, disk
         except (OSError, RuntimeError) as error:
             disk.require_written()  # it may have read back what was never written
             raise cannot_write(path, error) from error
         disk.require_written()
+
+
+def is_own(path: Path) -> bool:
+    """Whether this is an HDF5 file that `new_hdf5` made."""
+    if not h5py.is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        return attribute_text(file, "creator") == CREATOR
