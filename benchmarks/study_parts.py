@@ -55,15 +55,22 @@ def dose(output: Path) -> dict[str, Any]:
     for factor in DOSE_FACTORS:
         scan = twin(TWIN, 0, lines=slice(121, 161), columns=slice(101, 161), counts=factor * COUNTS, workers=1)
         for name, model in models.items():
-            numbers = evaluate(model, scan, indices=np.arange(len(scan)), device="cpu", force=True)
-            assert numbers.notebook is not None
-            found[name].append(numbers.notebook["grid_phase_unexplained_variance"])
+            found[name].append(
+                _map_error(evaluate(model, scan, indices=np.arange(len(scan)), device="cpu", force=True))
+            )
     return {
         "counts": [factor * COUNTS for factor in DOSE_FACTORS],
         "factors": DOSE_FACTORS,
         "unexplained": found,
         "limits": {name: count_limits(DOSE_FACTORS, errors) for name, errors in found.items()},
     }
+
+
+def _map_error(found: Evaluation) -> float:
+    """The paper benchmark's headline; a flat map's 1 where the input's threshold left frames without counts, and so the
+    map without points.
+    """
+    return 1.0 if found.notebook is None else found.notebook["grid_phase_unexplained_variance"]
 
 
 def count_limits(factors: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
