@@ -94,7 +94,7 @@ def dose_section(found: dict[str, Any], folder: Path) -> str:
         f"{TITLES['dose']}\n\n"
         + table(["counts a frame", "x training's", "root counts, `ptychow` recipe", "raw counts, `paper` recipe"], rows)
         + "\n\n![dose](studies/dose.png)\n\nThe leak-free block of the paper benchmark, stitched map, simulated at "
-        "each count rate; both networks were trained at x1. Of raw counts those below 3 are set to 0: an error of 1.000 "
+        "each count rate; both networks were trained at x1. Raw counts below 3 are set to 0: an error of 1.000 "
         "stands where that leaves whole frames empty, and no map. Fewer counts bring noise to both; to raw counts "
         "another rate is also another input. The error stays below twice its own from "
         f"{limits['sqrt']} with root counts, from {limits['raw']} with raw ones: a Model's `count_limits`."
