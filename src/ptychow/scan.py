@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 
 PASS_PIXELS = 2**21
+UNPAIRED = "docs/formats.md, frames without a position"
 PositionUnit = Literal["m", "px"]
 
 
@@ -254,7 +255,9 @@ def _check(scan: Scan) -> None:
             name,
             f"{len(positions)} positions for {count} frames",
             "as many as frames",
-            "Drop the frames without a position (or the reverse) in the file",
+            f"Leave out the frames without one: --map drop={len(positions)}: ({UNPAIRED})"
+            if len(positions) < count
+            else f"Name a file of as many: --positions FILE ({UNPAIRED})",
         )
         bad = ~np.isfinite(positions).all(axis=1)
         require(
@@ -262,7 +265,7 @@ def _check(scan: Scan) -> None:
             name,
             f"{bad.sum()} not finite (first at index {bad.argmax()})",
             "finite numbers",
-            "Remove these points from the file, or interpolate their positions",
+            f"Leave these frames out: --map drop={','.join(map(str, np.flatnonzero(bad)[:20]))} ({UNPAIRED})",
         )
     require(scan.saturation is None or scan.saturation > 0, "saturation", scan.saturation, "counts above 0, or none")
     require(scan.position_unit in ("m", "px"), "position_unit", scan.position_unit, "m or px")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import position_files
+from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
 from ptychow.formats.hdf5_files import (
     attribute_text,
@@ -40,7 +40,11 @@ from ptychow.scan import Frames, Geometry, Scan, Subset
 
 DATA, BEAM, DETECTOR = "entry/data", "entry/instrument/beam", "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
-KEYS = {"channel": "number, from 0, of the threshold to take where there are several", **position_files.KEYS}
+KEYS = {
+    "channel": "number, from 0, of the threshold to take where there are several",
+    **position_files.KEYS,
+    **dropping.KEYS,
+}
 
 
 def recognises(path: Path) -> bool:
@@ -56,9 +60,10 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan of a master file and a file of positions. Raises InputError for what is missing or damaged."""
-    positions, unit = position_files.needed(path, mapping)
+    given, unit = position_files.needed(path, mapping)
     with open_hdf5(path) as file:
-        frames, channel = _frames(file, path, mapping)
+        stored, channel = _frames(file, path, mapping)
+        frames, positions = dropping.paired(stored, given, path, mapping)
         facts = read_detector_facts(file, path, channel)
         return Scan(
             frames=frames,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import position_files
+from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
 from ptychow.formats.hdf5_files import hdf5_listing, open_hdf5, read_hdf5_array, read_hdf5_complex
 from ptychow.formats.lazy import HDF5Frames
@@ -42,6 +42,7 @@ KEYS = {
     "distance_m": "number",
     "detector_pixel_m": "number",
     "pixel_size_m": "number, of the object",
+    **dropping.KEYS,
 }
 
 
@@ -52,8 +53,9 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """
     with open_hdf5(path) as file:
         _require_keys(file, path, mapping)
-        frames = HDF5Frames.open(path, mapping["frames"])
-        positions, unit = _positions(file, path, mapping)
+        stored = HDF5Frames.open(path, mapping["frames"])
+        given, unit = _positions(file, path, mapping)
+        frames, positions = dropping.paired(stored, given, path, mapping)
         return Scan(
             frames=frames,
             positions=positions,
@@ -63,7 +65,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             saturation=_number(file, path, mapping, "saturation"),
             probe=_probe(file, path, mapping),
             object=_object(file, path, mapping),
-            raster=frames.raster,
+            raster=stored.raster if frames is stored else None,
             name=path.name,
             metadata={f"mapping {key}": value for key, value in mapping.items()},
         )

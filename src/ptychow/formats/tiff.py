@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import position_files
+from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format, mapped_number
 from ptychow.formats.lazy import LazyFrames
 from ptychow.formats.units import ELECTRONVOLT, wavelength_of
@@ -36,6 +36,7 @@ KEYS = {
     "detector_pixel_m": "number",
     "saturation": "counts from which values are not to be believed",
     **position_files.KEYS,
+    **dropping.KEYS,
 }
 
 # What tifffile says of damage is said here, once.
@@ -98,10 +99,11 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan of a stack and a file of positions. Raises InputError for what is missing or damaged."""
-    positions, unit = position_files.needed(path, mapping)
+    given, unit = position_files.needed(path, mapping)
+    frames, positions = dropping.paired(TiffFrames.open(path), given, path, mapping)
     energy = mapped_number(mapping, "energy_ev", path)
     return Scan(
-        frames=TiffFrames.open(path),
+        frames=frames,
         positions=positions,
         position_unit=unit,
         geometry=Geometry(

@@ -1,0 +1,75 @@
+"""Frames without a position, in every format whose readers can leave them out."""
+
+import h5py
+import layouts
+import numpy as np
+import pytest
+import tifffile
+from layouts import FRAMES
+
+from conftest import small_scan
+from ptychow.errors import InputError
+from ptychow.formats import read_scan, write_scan
+
+COUNT = len(FRAMES)
+KEPT = [index for index in range(COUNT) if index not in (1, COUNT - 1)]
+PLACES = np.random.default_rng(4).normal(size=(COUNT, 2)).round(6)
+
+
+def table(folder, positions):
+    np.savetxt(folder / "positions.csv", positions, delimiter=",", header="y_um,x_um")
+    return {"positions_file": str(folder / "positions.csv")}
+
+
+def hdf5(folder):
+    with h5py.File(folder / "raw.h5", "w") as file:
+        file["frames"] = FRAMES
+    return folder / "raw.h5", {"frames": "frames"}
+
+
+def tiff(folder):
+    tifffile.imwrite(folder / "raw.tif", FRAMES)
+    return folder / "raw.tif", {}
+
+
+def dectris(folder):
+    return layouts.dectris(folder)[0], {}
+
+
+@pytest.mark.parametrize("write", [hdf5, tiff, dectris])
+@pytest.mark.parametrize("positions", [PLACES, PLACES[KEPT]], ids=["of all", "of those kept"])
+def test_frames_are_left_out_before_they_need_a_position(write, positions, tmp_path):
+    path, mapping = write(tmp_path)
+    mapping |= table(tmp_path, positions)
+    if len(positions) < COUNT:
+        with pytest.raises(InputError, match=rf"{len(KEPT)} positions for {COUNT} frames.*--map drop={len(KEPT)}:"):
+            read_scan(path, mapping=mapping)
+    scan = read_scan(path, mapping=mapping | {"drop": "1, -1"})
+    np.testing.assert_array_equal(scan.frames[:], FRAMES[KEPT])
+    np.testing.assert_allclose(scan.positions, PLACES[KEPT] * 1e-6)
+    assert scan.raster is None
+
+
+def test_points_that_an_encoder_lost(tmp_path):
+    """Also of a file that is a CXI file otherwise: its frames are named, and it is read as any HDF5."""
+    scan = small_scan(lines=3)
+    lost = np.array(scan.positions)
+    lost[[2, 5]] = np.nan
+    write_scan(tmp_path / "scan.cxi", scan)
+    with h5py.File(tmp_path / "scan.cxi", "a") as file:
+        file["entry_1/sample_1/geometry_1/translation"][:, :2] = lost[:, ::-1]
+        file["yx"] = lost
+    with pytest.raises(InputError, match="2 not finite.* --map drop=2,5 "):
+        read_scan(tmp_path / "scan.cxi")
+    mapping = {"frames": "/entry_1/data_1/data", "positions": "/yx", "position_unit": "px", "drop": "2,5"}
+    found = read_scan(tmp_path / "scan.cxi", mapping=mapping)
+    kept = np.isfinite(lost).all(axis=1)
+    np.testing.assert_array_equal(found.frames[:], scan.frames[kept])
+    np.testing.assert_array_equal(found.positions, scan.positions[kept])
+
+
+@pytest.mark.parametrize(("text", "words"), [(":", "leaves no frame"), ("99", "drop: no frames"), ("x", "no frames")])
+def test_what_cannot_be_left_out(text, words, tmp_path):
+    path, mapping = hdf5(tmp_path)
+    with pytest.raises(InputError, match=words):
+        read_scan(path, mapping=mapping | table(tmp_path, PLACES) | {"drop": text})
