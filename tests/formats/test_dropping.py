@@ -59,7 +59,7 @@ def test_points_that_an_encoder_lost(tmp_path):
     with h5py.File(tmp_path / "scan.cxi", "a") as file:
         file["entry_1/sample_1/geometry_1/translation"][:, :2] = lost[:, ::-1]
         file["yx"] = lost
-    with pytest.raises(InputError, match="2 not finite.* --map drop=2,5 "):
+    with pytest.raises(InputError, match=r"2 not finite.* --map drop=2,5 "):
         read_scan(tmp_path / "scan.cxi")
     mapping = {"frames": "/entry_1/data_1/data", "positions": "/yx", "position_unit": "px", "drop": "2,5"}
     found = read_scan(tmp_path / "scan.cxi", mapping=mapping)
