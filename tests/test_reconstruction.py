@@ -194,7 +194,13 @@ def test_a_doubtful_result_says_so_and_what_to_suspect(usual, light, title, trai
     found = reconstruct(scan, model, device="cpu")
     assert found.summary["light"] == light and found.title.startswith(title)
     words = [words for words in found.warnings if words.startswith("disagreement")]
-    assert len(words) == (light == "red") and all("suspect the positions: unit" in each for each in words)
+    assert len(words) == (light == "red")
+    # Where the frames themselves are not explained, positions are not blamed.
+    assert not any("think of positions" in each for each in words)
+    card = card.model_copy(update={"residual": reference.model_copy(update={"amber": 1.0, "red": 2.0})})
+    model = Model(card, trained.model.network, trained.model.probe, trained.model.mean_pattern)
+    words = [words for words in reconstruct(scan, model, device="cpu").warnings if words.startswith("disagreement")]
+    assert len(words) == (light == "red") and all("think of positions (unit" in each for each in words)
 
 
 def test_warnings_have_digits_enough_to_be_told_from_their_limits():

@@ -9,6 +9,7 @@ from conftest import small_scan
 from ptychow.engines import open_engine
 from ptychow.formats.lazy import open_hdf5
 from ptychow.model import Model
+from ptychow.optics.propagation import expected_counts
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.reconstruction import reconstruct
@@ -74,7 +75,7 @@ def test_turned_frames_give_patches_that_disagree(trained, scan):
     assert patch_disagreement(model, truth[:, ::-1, ::-1], scan.positions_px) > 0.2
     assert patch_disagreement(model, truth, -scan.positions_px) > 0.2
     known = Reference(median=0.04, amber=0.05, red=0.06, frames=80, data="held-out")
-    card = model.card.model_copy(update={"disagreement": known})
+    card = model.card.model_copy(update={"residual": known, "disagreement": known})
     model = Model(card, model.network, model.probe, model.mean_pattern)
     for orientation in Orientation:
         turned = orientation.apply_about_zero_frequency(truth)
@@ -164,6 +165,38 @@ def test_training_calibrates_the_light_on_frames_it_held_out(trained, scan):
     assert calibrate_light(without, scan, {"held-out": held_out}) is without
 
 
+def test_a_model_that_explains_nothing_has_no_green_light(trained, scan):
+    """However usual its residual is for it: an empty object must do worse on the frames it knows."""
+    held_out = trained.splits[0].holdout
+    reference = trained.model.card.residual
+    counts = scan.frames[held_out].astype(np.float32)
+    empty = np.sqrt(expected_counts(trained.model.probe[None], np.ones((1, 32, 32), np.complex64)))[0]
+    cosines = [np.vdot(empty, np.sqrt(one)) / np.linalg.norm(empty) / np.sqrt(one.sum()) for one in counts]
+    assert reference.flat == pytest.approx(np.median(np.sqrt(1 - np.square(cosines))), rel=0.05)
+    for flat, light in ((0.15, "green"), (0.05, "red")):
+        known = {"residual": REFERENCE.model_copy(update={"flat": flat}), "disagreement": None}
+        verdict = judge(trained.model.card.model_copy(update=known), Evidence(0.1, 1.0, ALIKE))
+        assert verdict.light == light and ("no better than an empty object" in str(verdict.reasons)) == (light == "red")
+
+
+def test_reconstruct_says_what_the_light_says_and_nothing_twice(trained, scan):
+    card = trained.model.card.model_copy(update={"residual": REFERENCE.model_copy(update={"amber": 1.0})})
+    rng = np.random.default_rng(0)
+    # Seen from the side, the Model's own pattern is another's.
+    pattern = rng.random(trained.model.mean_pattern.shape).astype(np.float32)
+    for mean, factor, light, kind in (
+        (trained.model.mean_pattern, 1.0, "green", None),
+        (trained.model.mean_pattern, 6.0, "amber", "count rate: "),
+        (trained.model.mean_pattern, 9.0, "red", "count rate: "),
+        (trained.model.mean_pattern + 20 * pattern, 1.0, "red", "probe or centre: "),
+    ):
+        model = Model(card, trained.model.network, trained.model.probe, mean)
+        bright = replace(scan, frames=(factor * scan.frames).astype(np.float32))
+        found = reconstruct(bright, model, device="cpu", force=True)
+        assert found.summary["light"] == light
+        assert kind is None or sum(kind in words for words in found.warnings) == 1
+
+
 def test_the_latest_frames_count(trained, scan):
     preparation = trained.model.prepare_for(scan)
     watch, engine = Watch(trained.model, preparation, scan.frame_shape), open_engine(trained.model, device="cpu")
@@ -187,7 +220,9 @@ def test_reconstruct_keeps_residuals_and_warns_of_a_foreign_scan(trained, scan, 
     with open_hdf5(tmp_path / "object.cxi") as file:
         np.testing.assert_array_equal(file["entry_1/ptychow/residuals"][()], result.residuals)
     noise = np.random.default_rng(0).permuted(small_scan(3).frames, axis=1)
-    foreign = reconstruct(replace(scan, frames=noise), trained.model, device="cpu", force=True)
+    card = trained.model.card.model_copy(update={"residual": REFERENCE})
+    model = Model(card, trained.model.network, trained.model.probe, trained.model.mean_pattern)
+    foreign = reconstruct(replace(scan, frames=noise), model, device="cpu", force=True)
     assert any("not explained by the patches" in warning for warning in foreign.warnings)
     dark = scan.frames.copy()
     dark[5] = 0

@@ -20,6 +20,7 @@ from ptychow._version import __version__
 from ptychow.detector import Preparation
 from ptychow.detector_fit import BadPixels, with_detector_of
 from ptychow.errors import InputError, MismatchError, about
+from ptychow.likeness import FOREIGN_PATTERN, judge_counts, judge_pattern
 from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
 from ptychow.optics.beam import intensity
@@ -30,12 +31,11 @@ from ptychow.shipped import model_file
 from ptychow.tensor_files import read_tensors, write_tensors
 
 FORCED = "forced: "  # begins the warnings that were refusals
+OWN_LIBRARIES = ("numpy", "torch", "accelerate", "safetensors")
 # Frames looked at when a scan is compared with a Model: as many as set the scale.
 CHECKED_FRAMES = 64
-# Without a dose study of the Model: where raw-count networks were seen to err (Babu et al., Nat Commun 14:7059, 2023).
-RAW_COUNT_LIMITS = (4.0, 16.0)
-# Cosine between mean patterns up to which a scan is doubtful, and up to which it is another instrument's.
-SIMILAR_PATTERN, FOREIGN_PATTERN = 0.9, 0.6
+# Raw counts without a scale are another input where the count rate is another: refused beyond this factor.
+MOST_RAW_COUNTS = 16.0
 
 
 class TrainingData(BaseModel):
@@ -208,54 +208,44 @@ class Model:
             return False
 
     def _check_counts(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
-        if self.card.counts_per_frame is None:
-            warnings.append("count rate of the training frames unknown, not checked")
-            return
-        counts = preparation.mean_counts(scan.frames[: min(CHECKED_FRAMES, len(scan))])
-        ratio = counts / self.card.counts_per_frame
-        said = f"{ratio:.3g} times the counts per frame the Model was trained on"
-        if self.card.count_limits is not None:
-            low, high = self.card.count_limits
-            if not low <= ratio <= high:
-                warnings.append(f"{said}; its phase error is known to double outside {low:.3g} to {high:.3g}")
-        elif self.card.preparation.transform == "raw" and self.card.preparation.scale == "none":
-            doubtful, wrong = RAW_COUNT_LIMITS
-            if max(ratio, 1 / max(ratio, 1e-12)) > wrong:
-                refusals.append(f"{said}; raw-count networks are wrong beyond x{wrong:g}")
-            elif max(ratio, 1 / max(ratio, 1e-12)) > doubtful:
-                warnings.append(f"{said}; raw-count networks err beyond x{doubtful:g}")
-        elif not 1 / 16 <= ratio <= 16:
-            warnings.append(f"{said}; the Model's limits have not been measured")
+        known = self.card.counts_per_frame
+        counts = 0.0 if known is None else preparation.mean_counts(scan.frames[: min(CHECKED_FRAMES, len(scan))])
+        ratio = None if known is None else counts / known
+        _, said = judge_counts(self.card, ratio)
+        is_raw = self.card.preparation.transform == "raw" and self.card.preparation.scale == "none"
+        unmeasured = is_raw and self.card.count_limits is None
+        if unmeasured and ratio is not None and not 1 / MOST_RAW_COUNTS <= ratio <= MOST_RAW_COUNTS:
+            refusals.append(f"{said}; raw-count networks are wrong beyond x{MOST_RAW_COUNTS:g}")
+        elif said:
+            warnings.append(said)
 
     def match_pattern(self, mean: NDArray[np.floating]) -> dict[Orientation, float]:
         """Cosine between a mean pattern (n, n), turned in each of the eight ways, and the Model's own; 1 is equal."""
         return {o: _correlation(o.apply_about_zero_frequency(mean), self.mean_pattern) for o in Orientation}
 
     def _check_pattern(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
-        if not self.mean_pattern.any():
-            warnings.append("mean pattern of the training frames unknown, not checked")
-            return
         chosen = scan.frames[spread(len(scan), CHECKED_FRAMES)]
-        mean = preparation.unstandardised().apply(chosen)[:, 0].mean(axis=0)
-        match = self.match_pattern(mean)
-        best = max(match, key=lambda o: match[o])
-        if match[Orientation.IDENTITY] > SIMILAR_PATTERN:
-            return
-        hint = f"; turned by {best} it would match to {match[best]:.2f}" if match[best] > 0.95 else ""
-        (warnings if match[Orientation.IDENTITY] > FOREIGN_PATTERN else refusals).append(
-            f"mean pattern matches the Model's only to {match[Orientation.IDENTITY]:.2f} (1 is equal): "
-            f"another probe, centre or orientation{hint}"
-        )
+        match = self.match_pattern(preparation.unstandardised().apply(chosen)[:, 0].mean(axis=0))
+        _, said = judge_pattern(match)
+        is_foreign = any(match.values()) and match[Orientation.IDENTITY] <= FOREIGN_PATTERN
+        if said:
+            (refusals if is_foreign else warnings).append(said)
 
     def _check_probe(self, scan: Scan, warnings: list[str]) -> None:
         if scan.probe is None or self.probe is None:
+            return
+        # The Model's may be the better probe of a scan it was made from.
+        if scan.fingerprint() in {record.fingerprint for record in self.card.data}:
             return
         if scan.probe.shape[1:] != scan.frame_shape:
             warnings.append(f"probe of {scan.probe.shape[1:]} pixels, not of the frames' size: not checked")
             return
         overlap = _correlation(intensity(self.card.preparation.probe(scan.probe)), intensity(self.probe))
         if overlap < 0.8:
-            warnings.append(f"probe intensity matches the Model's only to {overlap:.2f} (1 is equal)")
+            warnings.append(
+                f"probe intensity matches the Model's only to {overlap:.2f} (1 is equal): another beam, or the "
+                "file's probe is a rough guess"
+            )
 
 
 def _way(found: tuple[int, int], expected: tuple[int, int]) -> str:
@@ -274,6 +264,6 @@ def _correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> f
     return float((first * second).sum() / norm) if norm > 0 else 0.0
 
 
-def software_versions(packages: Sequence[str] = ("numpy", "torch", "accelerate", "safetensors")) -> dict[str, str]:
+def software_versions(packages: Sequence[str] = OWN_LIBRARIES) -> dict[str, str]:
     """Versions of PtychoW and of what its numbers depend on."""
     return {"ptychow": __version__, **{package: version(package) for package in packages}}

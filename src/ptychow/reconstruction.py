@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,24 +16,16 @@ from numpy.typing import NDArray
 
 from ptychow.behind import Behind
 from ptychow.detector import Preparation
-from ptychow.engines import open_engine
+from ptychow.engines import ENGINES, open_engine
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError, about
 from ptychow.files import cannot_write
 from ptychow.formats.cxi import write_reconstruction
-from ptychow.model import CHECKED_FRAMES, FORCED, Model
+from ptychow.likeness import Light
+from ptychow.model import CHECKED_FRAMES, FORCED, OWN_LIBRARIES, Model, software_versions
 from ptychow.scan import Geometry, ObjectImage, Scan
 from ptychow.stitch import Canvas, Patches, central_crop, probe_weight, solve_constants
-from ptychow.trust import (
-    SEVERITY,
-    WINDOW,
-    FrameSample,
-    Light,
-    Watch,
-    judge_disagreement,
-    judge_residual,
-    object_residual,
-)
+from ptychow.trust import WINDOW, FrameSample, Verdict, Watch, judge, object_residual
 from ptychow.words import counted
 
 # Patches are kept for the final solve of their constants; beyond this many bytes in a temporary file instead of memory.
@@ -42,7 +34,6 @@ CENTRAL_CROP = 12  # pixels, the PtychoNN notebooks'
 STITCHED_AT_A_TIME = 64
 # Windows of a scan at most in which patches are compared with their neighbours.
 MOST_WINDOWS = 16
-SUSPECT = "; suspect the positions: unit, pixel size (--pixel-size-nm), axes (ptychow orient)"
 
 Stitching = Literal["probe", "central-crop"]
 
@@ -176,6 +167,7 @@ def reconstruct(
                 patches *= constants[:, None, None]
         kept = np.array(patches) if keep_patches else None
         patches = None  # a memory map is closed before its folder goes
+    verdict = passed.verdict()
     return finished(
         canvas,
         model,
@@ -187,8 +179,8 @@ def reconstruct(
         seconds=time.perf_counter() - started,
         stitching=stitching,
         residuals=passed.residuals,
-        warnings=[*warnings, *passed.warnings()],
-        light=passed.light(),
+        warnings=[*warnings, *passed.warnings(), *unsaid(verdict, warnings)],
+        light=verdict.light,
         sampled=(passed.sample.inputs, positions[passed.sample.indices]),
         patches=kept,
         fingerprint=scan.fingerprint(),
@@ -218,8 +210,8 @@ def finished(
     """The Reconstruction of a stitched canvas, offline and live.
 
     scan: whose name and geometry it has. frames, dark: how many there were, and how many of them held no counts.
-    residuals: (frames,). light: what residuals and disagreement say of the Model. sampled: network inputs and positions
-    (canvas pixels) of some frames, which the object is tried on. more: entries of the summary.
+    residuals: (frames,). light: what was seen of them says of the Model's use (`trust.judge`). sampled: network inputs
+    and positions (canvas pixels) of some frames, which the object is tried on. more: entries of the summary.
     """
     known = residuals[np.isfinite(residuals)]
     image = canvas.object_image(
@@ -255,7 +247,8 @@ def finished(
             "disagreement": canvas.disagreement(),
             "light": light,
             "warnings": warnings,
-            "versions": model.card.versions,
+            "versions": software_versions((*OWN_LIBRARIES, *ENGINES[engine.name].needs)),
+            "model_versions": model.card.versions,
             **more,
         },
         residuals,
@@ -298,7 +291,7 @@ class _Pass:
         size: int,
     ) -> None:
         self.scan, self.positions, self.preparation, self.engine, self.size = scan, positions, preparation, engine, size
-        self.watch = Watch(model, preparation, scan.frame_shape)
+        self.watch = Watch(model, preparation, scan.frame_shape, memory=len(scan))
         self.sample = FrameSample()
         self.disagreements: list[float] = []
         self._to_next_window = WINDOW
@@ -350,21 +343,20 @@ class _Pass:
         if self.saturated:
             cut = f"cut at {self.preparation.saturation:g} counts"
             found.append(f"{counted(self.saturated, 'saturated pixel')}, {cut}")
-        return [*found, *(words for _, words in self._judged() if words)]
+        return found
 
-    def light(self) -> Light:
-        """What residuals and disagreement say, the worse of them; unknown where the Model was never calibrated."""
-        return max((light for light, _ in self._judged()), key=SEVERITY.index, default="unknown")
+    def verdict(self) -> Verdict:
+        """What all of its frames say of the Model's use."""
+        evidence = self.watch.evidence()
+        whole = self.size == len(self.watch.model.mean_pattern)
+        disagreement = float(np.median(self.disagreements)) if self.disagreements and whole else None
+        return judge(self.watch.model.card, replace(evidence, disagreement=disagreement))
 
-    def _judged(self) -> Iterator[tuple[Light, str]]:
-        """The lights of residuals and disagreement with their words, as far as there are any."""
-        known = self.residuals[np.isfinite(self.residuals)]
-        card = self.watch.model.card
-        if card.residual is not None and known.size:
-            yield judge_residual(card.residual, float(np.median(known)))
-        if card.disagreement is not None and self.disagreements and self.size == len(self.watch.model.mean_pattern):
-            light, words = judge_disagreement(card.disagreement, float(np.median(self.disagreements)))
-            yield light, words and words + SUSPECT
+
+def unsaid(verdict: Verdict, warnings: Sequence[str]) -> Iterator[str]:
+    """The verdict's reasons, in words, but for those of a kind (what stands before the colon) that has been told."""
+    told = {words.removeprefix(FORCED).partition(":")[0] for words in warnings}
+    return (words for words in verdict.reasons if words.partition(":")[0] not in told)
 
 
 def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:

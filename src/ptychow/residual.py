@@ -35,7 +35,21 @@ def frame_residuals(
     measured: (b, n, n) root counts. good: (n, n) True where they can be believed, or None: everywhere. 1 where a frame
     holds nothing.
     """
-    predicted = predicted_amplitudes(patches, probe)
+    return unexplained(measured, predicted_amplitudes(patches, probe), good)
+
+
+def flat_residuals(
+    measured: NDArray[np.float32], probe: NDArray[np.complexfloating], good: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """`frame_residuals` of an object that is 1 everywhere: what knowing nothing but the probe leaves."""
+    empty = predicted_amplitudes(np.ones((1, *probe.shape[1:]), np.complex64), probe)
+    return unexplained(measured, np.broadcast_to(empty, measured.shape), good)
+
+
+def unexplained(
+    measured: NDArray[np.float32], predicted: NDArray[np.float32], good: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """(b,) of measured and predicted root counts (b, n, n): see `frame_residuals`."""
     if good is not None:
         measured, predicted = measured * good, predicted * good
     both = np.einsum("bij,bij->b", measured, predicted, dtype=np.float64)
@@ -49,7 +63,8 @@ class Reference(BaseModel):
     """A value measured on frames that a Model knows: what its light is calibrated on.
 
     amber: the 95 % quantile of what was found, but at least 1.15 times its median; red lies as far above amber as amber
-    lies above the median. frames: how many were used. data: which of the training scan's ("held-out", "validation",
+    lies above the median. flat: the median for an empty object on the same frames, None where it was not measured.
+    frames: how many were used. data: which of the training scan's ("held-out", "validation",
     "training"; "unlabelled": any, as none of their labels was seen).
     """
 
@@ -60,10 +75,16 @@ class Reference(BaseModel):
     red: float
     frames: int
     data: str
+    flat: float | None = None
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether the Model does better than an empty object, as far as is known."""
+        return self.flat is None or self.median < self.flat
 
     @classmethod
-    def of(cls, values: NDArray[np.floating], frames: int, data: str) -> Reference:
+    def of(cls, values: NDArray[np.floating], frames: int, data: str, flat: float | None = None) -> Reference:
         """From the values (N,) found on known frames."""
         median, high = (float(value) for value in np.quantile(values, (0.5, 0.95)))
         amber = max(high, 1.15 * median)
-        return cls(median=median, amber=amber, red=2 * amber - median, frames=frames, data=data)
+        return cls(median=median, amber=amber, red=2 * amber - median, frames=frames, data=data, flat=flat)

@@ -11,21 +11,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
-from ptychow.model import FOREIGN_PATTERN, SIMILAR_PATTERN, Model, ModelCard
+from ptychow.likeness import SEVERITY, Light, judge_counts, judge_pattern
+from ptychow.model import Model, ModelCard
 from ptychow.orientation import Orientation
 from ptychow.patches import few_patches
-from ptychow.residual import Reference, frame_residuals
+from ptychow.residual import Reference, flat_residuals, frame_residuals
 from ptychow.scan import ObjectImage, Scan
 from ptychow.stitch import Canvas, probe_weight
-
-Light = Literal["unknown", "green", "amber", "red"]
-SEVERITY: tuple[Light, ...] = ("green", "unknown", "amber", "red")
 
 # The light speaks of the median of so many latest frames, and of a mean pattern over about as many.
 WINDOW = 64
@@ -33,12 +30,7 @@ WINDOW = 64
 FEWEST_WINDOWS = 4
 # Known frames whose residuals are measured.
 KNOWN_FRAMES = 512
-# Counts per frame, as factors of the training's, beyond which the light turns where the Model's limits are unknown.
-# Networks were seen to be right at x4 and wrong at x16 (Babu et al., Nat Commun 14:7059, 2023).
-AMBER_COUNTS, RED_COUNTS = 4.0, 8.0
-# By so much must the mean pattern match better turned than as it is before orientation is blamed.
-TURNED_BETTER = 0.02
-# And to this part must turned patches disagree of what they do as they are.
+# To this part must turned patches disagree of what they do as they are, before orientation is blamed.
 TURNED_AGREES = 0.75
 
 
@@ -69,51 +61,31 @@ class Verdict:
 
 def judge(card: ModelCard, evidence: Evidence) -> Verdict:
     """What the evidence says of a Model's use. The light is unknown where the Model was never calibrated."""
-    found = [_judge_counts(card, evidence.counts_ratio), *_judge_pattern(evidence.match)]
-    explained = any(light in ("amber", "red") for light, _ in found)
+    found = [judge_counts(card, evidence.counts_ratio), judge_pattern(evidence.match)]
     if card.residual is None:
         found.append(("unknown", "residuals of known frames were never measured for this Model"))
     else:
         found.append(judge_residual(card.residual, evidence.residual))
+    explained = any(light in ("amber", "red") for light, _ in found)
     if card.disagreement is not None and evidence.disagreement is not None:
         light, words = judge_disagreement(card.disagreement, evidence.disagreement)
         if words and evidence.turn is not None:
             words = f"orientation: patches agree with their neighbours when turned by {evidence.turn}; {words}"
         elif words and not explained:
-            words += "; count rate, pattern and orientation fit: think of positions, the probe's phase, or the sample"
+            words += (
+                "; each frame is explained: think of positions (unit, --pixel-size-nm, axes: ptychow orient), the "
+                "probe's phase, or the sample"
+            )
         found.append((light, words))
     found.sort(key=lambda each: -SEVERITY.index(each[0]))
     return Verdict(found[0][0], tuple(words for _, words in found if words))
 
 
-def _judge_counts(card: ModelCard, ratio: float | None) -> tuple[Light, str]:
-    if ratio is None:
-        return "unknown", "count rate of the training frames unknown"
-    said = f"count rate: {ratio:.3g} times the counts per frame of the training"
-    low, high = card.count_limits or (1 / RED_COUNTS, RED_COUNTS)
-    if not low <= ratio <= high:
-        return "red", said
-    if card.count_limits is None and not 1 / AMBER_COUNTS <= ratio <= AMBER_COUNTS:
-        return "amber", said
-    return "green", ""
-
-
-def _judge_pattern(match: Mapping[Orientation, float]) -> list[tuple[Light, str]]:
-    here, best = match[Orientation.IDENTITY], max(match, key=lambda turn: match[turn])
-    if not any(match.values()):
-        return [("unknown", "mean pattern of the training frames unknown")]
-    if match[best] > here + TURNED_BETTER and match[best] > SIMILAR_PATTERN:
-        return [
-            ("red", f"orientation: turned by {best}, patterns match the Model's to {match[best]:.2f}, not {here:.2f}")
-        ]
-    if here > SIMILAR_PATTERN:
-        return []
-    said = f"probe or centre: the mean pattern matches the Model's only to {here:.2f} (1 is equal)"
-    return [("amber" if here > FOREIGN_PATTERN else "red", said)]
-
-
 def judge_residual(reference: Reference, residual: float) -> tuple[Light, str]:
     """The light for a median residual, and what it says, in words (nothing where it is green)."""
+    if not reference.is_learnt:
+        words = "the Model explains the frames it knows no better than an empty object does"
+        return "red", f"residual: {words} ({reference.median:.3f} against {reference.flat:.3f})"
     return _judge(reference, residual, "residual: {:.3f} of the diffraction is not explained by the patches")
 
 
@@ -130,14 +102,18 @@ def _judge(reference: Reference, value: float, words: str) -> tuple[Light, str]:
 
 
 class Watch:
-    """Follows prepared frames and their patches. preparation: as used. frame_shape: (H, W) of the stored frames."""
+    """Follows prepared frames and their patches. preparation: as used. frame_shape: (H, W) of the stored frames.
+    memory: how many of the latest frames residual, counts and mean pattern speak of.
+    """
 
-    def __init__(self, model: Model, preparation: Preparation, frame_shape: tuple[int, int]) -> None:
-        self.model, self.preparation = model, preparation
+    def __init__(
+        self, model: Model, preparation: Preparation, frame_shape: tuple[int, int], memory: int = WINDOW
+    ) -> None:
+        self.model, self.preparation, self.memory = model, preparation, memory
         self._good = preparation.output_mask(frame_shape)
         self._nothing = preparation.apply(np.zeros((1, *frame_shape), np.uint16))
-        self._residuals: deque[float] = deque(maxlen=WINDOW)
-        self._counts: deque[float] = deque(maxlen=WINDOW)
+        self._residuals: deque[float] = deque(maxlen=memory)
+        self._counts: deque[float] = deque(maxlen=memory)
         self._pattern = np.zeros(model.mean_pattern.shape)
         self._placed: deque[tuple[NDArray[np.complexfloating], NDArray[np.float64]]] = deque()
 
@@ -155,7 +131,7 @@ class Watch:
         self._counts.extend(np.einsum("bij,bij->b", measured, measured, dtype=np.float64).tolist())
         # The Model's mean pattern is one of inputs, which are roots or counts.
         patterns = measured if self.preparation.transform == "sqrt" else np.square(measured)
-        self._pattern = self._pattern * (1 - 1 / WINDOW) ** len(patterns) + patterns.sum(axis=0) / WINDOW
+        self._pattern = self._pattern * (1 - 1 / self.memory) ** len(patterns) + patterns.sum(axis=0) / self.memory
         return residuals
 
     def place(self, patches: NDArray[np.complexfloating], positions_px: NDArray[np.float64]) -> None:
@@ -287,8 +263,8 @@ def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int
     chosen = np.sort(indices)[:KNOWN_FRAMES]
     preparation, engine = model.prepare_for(scan), TorchEngine(model, "cpu")
     positions = scan.positions_px[chosen] / preparation.pixel_ratio(scan.frame_shape)
-    watch = Watch(model, preparation, scan.frame_shape)
-    residuals, disagreements = np.zeros(0, np.float32), []
+    watch, good = Watch(model, preparation, scan.frame_shape), preparation.output_mask(scan.frame_shape)
+    residuals, flat, disagreements = np.zeros(0, np.float32), np.zeros(0, np.float32), []
     for start in range(0, len(chosen), WINDOW):
         part = slice(start, start + WINDOW)
         inputs = preparation.apply(scan.frames[chosen[part]])
@@ -297,11 +273,12 @@ def calibrate_light(model: Model, scan: Scan, parts: Mapping[str, NDArray[np.int
             continue
         patches = engine.predict(inputs[lit])
         residuals = np.append(residuals, watch.see(inputs[lit], patches))
+        flat = np.append(flat, flat_residuals(preparation.root_counts(inputs[lit]), model.probe, good))
         watch.place(patches, positions[part][lit])
         disagreements.append(watch.disagreement())
     if not residuals.size:
         return model
-    found = {"residual": Reference.of(residuals, len(residuals), data)}
+    found = {"residual": Reference.of(residuals, len(residuals), data, float(np.median(flat)))}
     known = np.array([value for value in disagreements if value is not None])
     if len(known) >= FEWEST_WINDOWS and np.median(np.diff(chosen)) == 1:
         found["disagreement"] = Reference.of(known, len(residuals), data)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from conftest import briefly
 from ptychow.errors import PtychoWError
 from ptychow.formats import write_scan
 from ptychow.model import Model
@@ -18,8 +19,8 @@ QUICK = ("--network", "w3", "--epochs", 2, "--batch-size", 8, "--device", "cpu")
 
 
 def test_writes_model_curves_and_picture_beside_the_scan(scan_file, ptychow):
-    code, shown, complaint = ptychow("train", scan_file, *QUICK, "--holdout", 0.1)
-    assert code == 0 and complaint == ""
+    code, shown, complaint = briefly(ptychow("train", scan_file, *QUICK, "--holdout", 0.1))
+    assert (code, complaint) == (0, "")
     folder = scan_file.parent
     names = {item.name for item in folder.iterdir()}
     assert names == {"scan.cxi", "scan_w3.safetensors", "scan_w3_training.json", "scan_w3_training.png"}
@@ -34,7 +35,7 @@ def test_writes_model_curves_and_picture_beside_the_scan(scan_file, ptychow):
 
 def test_w1_is_the_default_and_settings_are_the_networks(scan_file, tmp_path, ptychow):
     quick = ("--epochs", 1, "--batch-size", 8, "--device", "cpu", "--validation", 0, "--quiet")
-    assert ptychow("train", scan_file, *quick) == (0, "", "")
+    assert briefly(ptychow("train", scan_file, *quick)) == (0, "", "")
     assert Model.load(scan_file.with_name("scan_w1.safetensors")).card.network == "w1"
     smaller = (
         "--network",
@@ -46,7 +47,7 @@ def test_w1_is_the_default_and_settings_are_the_networks(scan_file, tmp_path, pt
         "--output",
         tmp_path / "m.safetensors",
     )
-    assert ptychow("train", scan_file, *quick, *smaller) == (0, "", "")
+    assert briefly(ptychow("train", scan_file, *quick, *smaller)) == (0, "", "")
     settings = Model.load(tmp_path / "m.safetensors").card.settings
     assert settings["nconv"] == 8 and settings["batch_norm"] is True
 
@@ -63,8 +64,8 @@ def test_a_setting_that_the_network_does_not_have(setting, said, scan_file, ptyc
 def test_json_is_one_object(scan_file, tmp_path, ptychow):
     target = tmp_path / "new" / "m.safetensors"
     options = ("--network", "ptychonn", "--recipe", "paper", "--split", "random", "--output", target, "--json")
-    code, shown, complaint = ptychow("train", scan_file, *QUICK, *options)
-    assert code == 0 and complaint == ""
+    code, shown, complaint = briefly(ptychow("train", scan_file, *QUICK, *options))
+    assert (code, complaint) == (0, "")
     summary = json.loads(shown)
     assert summary["network"] == "ptychonn" and summary["split"] == "random" and summary["epochs"] == 2
     assert summary["wrote"]["Model"] == str(target) and target.is_file()
@@ -82,7 +83,7 @@ def test_the_model_is_there_whatever_becomes_of_its_evaluation(scan_file, ptycho
 
 
 def test_quiet_says_nothing(scan_file, tmp_path, ptychow):
-    assert ptychow("train", scan_file, *QUICK, "--output", tmp_path, "--quiet") == (0, "", "")
+    assert briefly(ptychow("train", scan_file, *QUICK, "--output", tmp_path, "--quiet")) == (0, "", "")
     assert (tmp_path / "scan_w3.safetensors").is_file()
 
 
@@ -183,8 +184,8 @@ def test_a_teacher_labels_scans_that_have_no_labels(trained, scan, scan_file, tm
     trained.model.save(teacher)
     write_scan(unlabelled, replace(scan, object=None))
     options = ("--network", "w3f", "--teacher", teacher, "--holdout", 0.1)
-    code, shown, complaint = ptychow("train", unlabelled, *QUICK, *options)
-    assert code == 0 and complaint == "" and "held-out part" not in shown
+    code, shown, complaint = briefly(ptychow("train", unlabelled, *QUICK, *options))
+    assert (code, complaint) == (0, "") and "held-out part" not in shown
     card = Model.load(tmp_path / "unlabelled_w3f.safetensors").card
     assert card.data[0].labels == "label patches" and card.metrics == {}
     # Where there are labels, what is measured on the held-out part is measured with them.

@@ -36,7 +36,9 @@ def test_the_model_knows_its_scan_and_reconstructs_it(scan, calibrated):
     assert model.card.data[0].labels.startswith("none")
     np.testing.assert_allclose(model.probe, scan.probe)
     result = reconstruct(scan, model, device="cpu")
-    assert np.isfinite(result.image.image).all() and not [w for w in result.warnings if "pixel size" not in w]
+    assert np.isfinite(result.image.image).all()
+    expected = ("pixel size", "no better than an empty object")  # after so few steps
+    assert all(any(words in warning for words in expected) for warning in result.warnings)
 
 
 def test_it_learns(scan):

@@ -24,7 +24,7 @@ from ptychow.training.assemble import TrainingSet, assemble
 from ptychow.training.fit import History, OnStep, fit, steps_per_epoch
 from ptychow.training.recipes import Recipe, recipe_named
 from ptychow.training.split import Indices, Split
-from ptychow.trust import calibrate_light
+from ptychow.trust import calibrate_light, judge_residual
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,11 @@ def train(
     model = Model(card, net.cpu(), data.probe, mean_pattern)
     first = data.splits[0]
     known = {"held-out": first.holdout, "validation": first.validation, "training": first.train}
-    return Trained(calibrate_light(model, data.scans[0], known), history, data.splits, data.warnings)
+    model = calibrate_light(model, data.scans[0], known)
+    usual, warnings = model.card.residual, data.warnings
+    if usual is not None and not usual.is_learnt:
+        warnings += (judge_residual(usual, usual.median)[1],)
+    return Trained(model, history, data.splits, warnings)
 
 
 def _require_same_gauge(start: Model, recipe: Recipe) -> None:

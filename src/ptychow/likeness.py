@@ -1,0 +1,55 @@
+"""Does a scan look like what a Model was made for? Its counts and its mean pattern, by one rule.
+
+`Model.check` asks of a scan's first frames, before the work; `trust` of all, or of the latest while a detector runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from ptychow.orientation import Orientation
+
+if TYPE_CHECKING:
+    from ptychow.model import ModelCard
+
+Light = Literal["unknown", "green", "amber", "red"]
+SEVERITY: tuple[Light, ...] = ("green", "unknown", "amber", "red")
+
+# Counts per frame, as factors of the training's, beyond which the light turns where the Model's limits are unknown.
+# Networks were seen to be right at x4 and wrong at x16 (Babu et al., Nat Commun 14:7059, 2023).
+AMBER_COUNTS, RED_COUNTS = 4.0, 8.0
+# Cosine between mean patterns up to which a scan is doubtful, and up to which it is another instrument's.
+SIMILAR_PATTERN, FOREIGN_PATTERN = 0.9, 0.6
+# By so much must the mean pattern match better turned than as it is before orientation is blamed.
+TURNED_BETTER = 0.02
+
+
+def judge_counts(card: ModelCard, ratio: float | None) -> tuple[Light, str]:
+    """The light for the mean counts per frame over the training's (None: unknown), and what it says, in words."""
+    if ratio is None:
+        return "unknown", "count rate of the training frames unknown"
+    said = f"count rate: {ratio:.3g} times the counts per frame of the training"
+    if card.count_limits is not None:
+        low, high = card.count_limits
+        outside = f"{said}; the phase error is known to double outside {low:.3g} to {high:.3g}"
+        return ("green", "") if low <= ratio <= high else ("red", outside)
+    factor = max(ratio, 1 / max(ratio, 1e-12))
+    if factor <= AMBER_COUNTS:
+        return "green", ""
+    return "red" if factor > RED_COUNTS else "amber", f"{said}; the Model's limits have not been measured"
+
+
+def judge_pattern(match: Mapping[Orientation, float]) -> tuple[Light, str]:
+    """The light for how well a mean pattern, turned in each of the eight ways, matches the training's (`Model`), and
+    what it says, in words.
+    """
+    here, best = match[Orientation.IDENTITY], max(match, key=lambda turn: match[turn])
+    if not any(match.values()):
+        return "unknown", "mean pattern of the training frames unknown"
+    if match[best] > here + TURNED_BETTER and match[best] > SIMILAR_PATTERN:
+        return "red", f"orientation: turned by {best}, patterns match the Model's to {match[best]:.2f}, not {here:.2f}"
+    if here > SIMILAR_PATTERN:
+        return "green", ""
+    said = f"probe or centre: the mean pattern matches the Model's only to {here:.2f} (1 is equal)"
+    return "amber" if here > FOREIGN_PATTERN else "red", said
