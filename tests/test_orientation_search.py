@@ -258,6 +258,18 @@ def test_the_command_writes_the_scan_upright(ptychow, turned_file, tmp_path):
     assert np.array_equal(read_scan(target).frames[:], measured().frames[:])
 
 
+def test_a_first_guess_of_a_probe_is_not_trusted_to_the_end(ptychow, tmp_path):
+    """A file does not say how good its probe is: where none of the orientations fits it, the class is still found."""
+    scan = stored(measured(), Orientation.ROTATE_90)
+    table = tmp_path / "positions.csv"
+    np.savetxt(table, scan.positions, delimiter=",", header="y_px,x_px")
+    guess = np.abs(lopsided_beam())[None].astype(np.complex64)
+    write_scan(tmp_path / "guess.cxi", replace(scan, probe=guess))
+    code, said, complained = ptychow("orient", tmp_path / "guess.cxi", "--positions-known", "--positions", table)
+    assert (code, complained.count("warning")) == (0, 0)
+    assert "looking again, as with --rough-probe" in said and "frames: rotate-90 or rotate-270" in said
+
+
 def test_the_command_refuses_to_guess(ptychow, tmp_path):
     path, target = tmp_path / "flat.cxi", tmp_path / "upright.cxi"
     write_scan(path, measured(flat=True))

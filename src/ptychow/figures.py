@@ -288,7 +288,7 @@ def frc_figure(
         crossing = curve.crossing(0.5)
         label = f"{name}: {resolution_text(crossing, pixel_size)}"
         (line,) = plot.plot(curve.frequency, curve.correlation, label=label)
-        if crossing < 0.5:
+        if 0 < crossing < 0.5:
             plot.axvline(crossing, color=line.get_color(), linestyle=":", linewidth=1)
     plot.axhline(0.5, color="k", linestyle="--", linewidth=1)
     plot.set(xlabel="spatial frequency (cycles/pixel)", ylabel="correlation with the reference", xlim=(0, 0.5))

@@ -162,7 +162,7 @@ class FourierRingCorrelation:
         """Lowest frequency, cycles/pixel, at which the correlation falls below the threshold (a number, or one a
         ring).
 
-        Linear between rings; 0.5 (Nyquist) where it never does, and the first ring's frequency where it starts below.
+        Linear between rings; 0.5 (Nyquist) where it never does, and 0 where the first ring is below it.
         """
         height = self.correlation - threshold
         below = np.flatnonzero(height < 0)
@@ -170,7 +170,7 @@ class FourierRingCorrelation:
             return 0.5
         ring = int(below[0])
         if ring == 0:
-            return float(self.frequency[0])
+            return 0.0
         part = height[ring - 1] / (height[ring - 1] - height[ring])
         return float(self.frequency[ring - 1] + part * (self.frequency[ring] - self.frequency[ring - 1]))
 
@@ -218,6 +218,8 @@ def frc(estimate: NDArray[Any], reference: NDArray[Any], weight: Weight = None) 
 
 def resolution_text(crossing: float, pixel_size: float | None = None) -> str:
     """A `crossing` (cycles/pixel) in words, with the half-period where the pixel (metres) is known."""
+    if crossing == 0:
+        return "0 cycles/pixel (below from the first ring on: nothing agrees)"
     if crossing >= 0.5:
         return "> 0.5 cycles/pixel (never crossed)"
     half = "" if pixel_size is None else f" (half-period {pixel_size / crossing / 2 * 1e9:.3g} nm)"

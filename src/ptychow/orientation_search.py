@@ -137,8 +137,8 @@ class Oriented:
         best = self.best
         if not self.sees_object:
             first = self.hypotheses[0]
-            why = "no orientation predicts unseen frames better than an empty object does"
-            hint = "; is the probe that of this scan?" if self.trusted else ""
+            why = f"no orientation predicts unseen frames {SEEN:.0%} better than an empty object does"
+            hint = "; is the probe that of this scan, or a first guess (--rough-probe)?" if self.trusted else ""
             return [f"{why} ({first.residual:.3f} against {first.flat:.3f} unexplained){hint}"]
         if not self.knows_class:
             names = ", ".join(sorted({" or ".join(h.members) for h in self.alike}))

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptychow.cli.common import Device, Json, Mapping, PixelSize, Quiet, Report, Seed, inputs_of, open_scan, output_path
+from ptychow.cli.common import (
+    Device,
+    Json,
+    Mapping,
+    PixelSize,
+    Positions,
+    Quiet,
+    Report,
+    Seed,
+    inputs_of,
+    open_scan,
+    output_path,
+)
+
+if TYPE_CHECKING:
+    from ptychow.orientation_search import Oriented
+    from ptychow.scan import Scan
 
 
 def orient(
@@ -25,6 +41,7 @@ def orient(
     device: Device = "auto",
     seed: Seed = 0,
     pixel_size_nm: PixelSize = None,
+    positions: Positions = None,
     mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -32,29 +49,35 @@ def orient(
     """Find which of the eight orientations brings the frames, and the positions, upright.
 
     Tried on neighbouring frames: some are left out of a short reconstruction and predicted from it. A scan that cannot
-    tell ends with an error, not with a guess. Takes minutes on a CPU; --positions-known a fifth of that.
+    tell ends with an error, not with a guess. Takes minutes on a CPU; --positions-known a fifth of that. Where
+    it cannot be told with the file's probe, that is taken for a first guess, as with --rough-probe.
     """
     from ptychow.errors import PtychoWError
     from ptychow.formats import write_scan
-    from ptychow.orientation import Orientation
-    from ptychow.orientation_search import find_orientation, number_of_trials, upright
+    from ptychow.orientation_search import upright
 
     report = Report(as_json, quiet)
-    target = None if output is None else output_path(output, file, "_upright.cxi", *inputs_of(file, mapping))
-    scan = open_scan(file, mapping, pixel_size_nm)
+    target = None if output is None else output_path(output, file, "_upright.cxi", *inputs_of(file, mapping, positions))
+    scan = open_scan(file, mapping, pixel_size_nm, positions)
     trusted = scan.probe is not None and not rough_probe
-    positions = (Orientation.IDENTITY,) if positions_known else tuple(Orientation)
-    with report.progress("Trying orientations", number_of_trials(scan, trusted, len(positions))) as advance:
-        found = find_orientation(
-            scan, trust_probe=trusted, positions=positions, device=device, seed=seed, on_trial=advance
-        )
+    found = _search(report, scan, trusted, positions_known, device, seed)
+    if trusted and not found.knows_class:
+        report.line("with the file's probe it cannot be told: looking again, as with --rough-probe")
+        found = _search(report, scan, False, positions_known, device, seed)
     rows = [
-        [h.frames, h.positions, h.residual, h.flat, f"{h.worse:.0%}", "yes" if h in found.alike else ""]
+        [
+            h.frames,
+            h.positions,
+            h.residual,
+            h.flat,
+            f"{h.worse:.0%}",
+            "yes" if found.sees_object and h in found.alike else "",
+        ]
         for h in found.hypotheses
     ]
     columns = ["frames", "positions", "unexplained", "by a flat object", "frames worse than best", "fits"]
     report.table(f"{scan.name}: {found.unseen} frames predicted from their neighbours", columns, rows)
-    for line in found.words():
+    for line in found.words() if found.knows_class else ():
         report.line(line)
     if found.knows_class and target is not None:
         with report.progress("Writing frames", len(scan)) as advance:
@@ -63,3 +86,13 @@ def orient(
     report.finish(found.summary())
     if not found.knows_class:
         raise PtychoWError(f"{scan.name}: the orientation cannot be told: {found.words()[0]}")
+
+
+def _search(report: Report, scan: Scan, trusted: bool, positions_known: bool, device: str, seed: int) -> Oriented:
+    """What `find_orientation` finds, with a progress bar."""
+    from ptychow.orientation import Orientation
+    from ptychow.orientation_search import find_orientation, number_of_trials
+
+    turns = (Orientation.IDENTITY,) if positions_known else tuple(Orientation)
+    with report.progress("Trying orientations", number_of_trials(scan, trusted, len(turns))) as advance:
+        return find_orientation(scan, trust_probe=trusted, positions=turns, device=device, seed=seed, on_trial=advance)

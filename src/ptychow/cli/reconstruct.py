@@ -53,7 +53,11 @@ def reconstruct(
     refine_epochs: RefineEpochs = None,
     refine_seconds: RefineSeconds = None,
     cluster: Annotated[
-        str | None, typer.Option("--cluster", help="Many scans over dask: local, or a scheduler's address.")
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="Many scans over dask: local, or a scheduler's address. Results go to ./reconstructions, or --output.",
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes of --cluster local.", min=1)] = None,
     device: Device = "auto",

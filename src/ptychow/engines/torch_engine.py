@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,7 +32,9 @@ class TorchEngine(Engine):
         self.amplitude_scale = model.card.amplitude_scale
         if threads is not None:
             torch.set_num_threads(threads)
-        self.network = model.network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        # Moved, the Model's own would be gone for everybody else who uses it.
+        network = model.network if self.device == "cpu" else deepcopy(model.network)
+        self.network = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.complex64]:
