@@ -1,6 +1,6 @@
 """PtychoW: ptychography scans to pictures with the W-Net family of neural networks.
 
-The names below are the whole public interface for a script; each is loaded when it is first used, so that
+The names below are what a script needs, one for every command; each is loaded when it is first used, so that
 ``import ptychow`` stays light.
 """
 
@@ -23,9 +23,13 @@ _HOMES = {
     "simulate": "ptychow.optics.simulate",
     "label": "ptychow.solver",
     "Model": "ptychow.model",
+    "recipe_named": "ptychow.training",
     "train": "ptychow.training",
+    "calibrate": "ptychow.training.label_free",
     "reconstruct": "ptychow.reconstruction",
+    "refine_reconstruction": "ptychow.refinement",
     "evaluate": "ptychow.evaluation",
+    "find_orientation": "ptychow.orientation_search",
     "Canvas": "ptychow.stitch",
 }
 

@@ -43,7 +43,7 @@ def test_what_auto_chose_is_shown_with_its_reasons(scan_file, model_file, ptycho
     assert (found["engine"], found["precision"]) == (used["engine"], used["precision"])
     assert all(candidate["problem"] or candidate["rate"] > 0 for candidate in found["candidates"])
     shown = ptychow("doctor")[1]
-    assert "w3 at 32, 64 frames at a time, 1 threads" in shown and "chosen" in shown
+    assert "w3 at 32, 64 frames at a time, 1 thread" in shown and "chosen" in shown
 
 
 @pytest.mark.parametrize("engine", [name for name, spec in ENGINES.items() if not (spec.missing() or spec.compiles)])

@@ -1,12 +1,16 @@
 """`ptychow simulate`: what it writes can be read, and what it cannot do it says in one line."""
 
 import json
+import re
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 
 from ptychow.cli import main
+from ptychow.cli.simulate import simulate
 from ptychow.formats import read_scan
+from ptychow.optics.experiment import Experiment
 from ptychow.optics.twins import twin
 
 
@@ -73,3 +77,19 @@ def test_refusals_are_one_line_with_code_2(arguments, word, tmp_path, capsys):
     message = capsys.readouterr().err.strip()
     assert message.startswith("error:") and word in message and "\n" not in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [
+        *((name, str(getattr(Experiment(), name))) for name in ("sample", "beam", "trajectory", "dtype")),
+        *((name, f"{getattr(Experiment(), name):,.0f}") for name in ("points", "step", "jitter", "size", "counts")),
+        *((name, f"{getattr(Experiment(), name):.0f}") for name in ("background", "dead_pixels")),
+        ("energy_kev", f"{Experiment().energy / 1e3:.0f}"),
+        ("pixel_size_nm", f"{Experiment().pixel_size * 1e9:.0f}"),
+    ],
+)
+def test_help_tells_the_defaults(option, default):
+    """They stand in `Experiment`; options that were not given leave them alone."""
+    (told,) = get_type_hints(simulate, include_extras=True)[option].__metadata__
+    assert re.search(rf"(; |default |^|\(|, ){re.escape(default)}\b", told.help) or f"{default} (default)" in told.help

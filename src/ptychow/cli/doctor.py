@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ptychow.cli.common import Json, Quiet, Report
+from ptychow.words import counted
 
 # Optional parts by extra: the libraries one imports, and what they are for.
 EXTRAS = {
@@ -25,13 +26,15 @@ def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
     report.table("Engines", ["engine", "", "precisions", "missing"], engines)
     for choice in choices:
         key = choice.key
-        title = f"{key['network']} at {key['size']}, {key['batch']} frames at a time, {key['threads']} threads"
+        title = (
+            f"{key['network']} at {key['size']}, {key['batch']} frames at a time, {counted(key['threads'], 'thread')}"
+        )
         rows = [
             [
                 candidate.engine,
                 candidate.precision,
                 candidate.rate,
-                None if candidate.phase_cost is None else 100 * candidate.phase_cost,
+                _percent(candidate.phase_cost),
                 candidate.problem or ("chosen" if _is_chosen(candidate, choice) else ""),
             ]
             for candidate in choice.candidates
@@ -47,6 +50,11 @@ def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
             "choices": choices and [_as_json(choice) for choice in choices],
         }
     )
+
+
+def _percent(part: float | None) -> str | None:
+    """A part of 1 for people, to a hundredth of a percent."""
+    return None if part is None else "< 0.01" if part < 1e-4 else f"{100 * part:.3g}"
 
 
 def _machine() -> dict[str, Any]:

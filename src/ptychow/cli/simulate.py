@@ -28,29 +28,45 @@ def simulate(
     seed: Seed = 0,
     lines: Annotated[str, typer.Option("--lines", help="Of the twin's raster: FIRST:LAST, LAST not included.")] = ":",
     columns: Annotated[str, typer.Option("--columns", help="Of the twin's raster: FIRST:LAST.")] = ":",
-    counts: Annotated[float | None, typer.Option("--counts", help="Photons a frame at the sample.")] = None,
+    counts: Annotated[
+        float | None, typer.Option("--counts", help="Photons a frame at the sample; 1,000,000, a twin's 2,000,000.")
+    ] = None,
     unknown_mask: Annotated[bool, typer.Option("--unknown-mask", help="Do not say which pixels are dead.")] = False,
-    sample: Annotated[str | None, typer.Option("--sample", help="What to scan; see --list.")] = None,
+    sample: Annotated[
+        str | None, typer.Option("--sample", help="What to scan; see --list. By default labyrinth.")
+    ] = None,
     phase_step: Annotated[float | None, typer.Option("--phase-step", help="Radians; negative for X-rays.")] = None,
     amplitude_contrast: Annotated[float | None, typer.Option("--amplitude-contrast", help="0 to 1.")] = None,
     feature: Annotated[float | None, typer.Option("--feature", help="Size of lines, cells, in pixels.")] = None,
     beam: Annotated[
-        str | None, typer.Option("--beam", help="zone-plate, gaussian, or a scan file with a probe to use.")
+        str | None, typer.Option("--beam", help="zone-plate (default), gaussian, or a scan file with a probe to use.")
     ] = None,
-    defocus_um: Annotated[float | None, typer.Option("--defocus-um", help="Of the zone plate.")] = None,
-    fwhm: Annotated[float | None, typer.Option("--fwhm", help="Of the Gaussian beam, in pixels.")] = None,
-    modes: Annotated[str | None, typer.Option("--modes", help="Powers of the incoherent modes: 0.85,0.1,0.05.")] = None,
-    trajectory: Annotated[str | None, typer.Option("--trajectory", help="raster, snake or fermat.")] = None,
-    points: Annotated[int | None, typer.Option("--points", help="Scan points.")] = None,
-    step: Annotated[float | None, typer.Option("--step", help="Between points, in object pixels.")] = None,
-    jitter: Annotated[float | None, typer.Option("--jitter", help="Random displacement, in pixels.")] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Pixels of a frame in each direction.")] = None,
-    energy_kev: Annotated[float | None, typer.Option("--energy-kev", help="Photon energy.")] = None,
-    pixel_size_nm: Annotated[float | None, typer.Option("--pixel-size-nm", help="Object pixel.")] = None,
-    background: Annotated[float | None, typer.Option("--background", help="Counts a pixel.")] = None,
-    dead_pixels: Annotated[int | None, typer.Option("--dead-pixels", help="How many.")] = None,
-    saturation: Annotated[int | None, typer.Option("--saturation", help="Largest count of a pixel.")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="uint16 or uint32.")] = None,
+    defocus_um: Annotated[
+        float | None,
+        typer.Option(
+            "--defocus-um", help="Of the zone plate; by default the beam is a ring of rms radius 0.2 of the frame."
+        ),
+    ] = None,
+    fwhm: Annotated[
+        float | None, typer.Option("--fwhm", help="Of the Gaussian beam, in pixels; 0.3 of the frame.")
+    ] = None,
+    modes: Annotated[
+        str | None,
+        typer.Option("--modes", help="Powers of the incoherent modes, such as 0.85,0.1,0.05; by default one mode."),
+    ] = None,
+    trajectory: Annotated[str | None, typer.Option("--trajectory", help="raster, snake or fermat (default).")] = None,
+    points: Annotated[int | None, typer.Option("--points", help="Scan points; 400.")] = None,
+    step: Annotated[float | None, typer.Option("--step", help="Between points, in object pixels; 4.")] = None,
+    jitter: Annotated[float | None, typer.Option("--jitter", help="Random displacement, in pixels; 0.")] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Pixels of a frame in each direction; 64.")] = None,
+    energy_kev: Annotated[float | None, typer.Option("--energy-kev", help="Photon energy; 10.")] = None,
+    pixel_size_nm: Annotated[float | None, typer.Option("--pixel-size-nm", help="Object pixel; 10.")] = None,
+    background: Annotated[float | None, typer.Option("--background", help="Counts a pixel; 0.")] = None,
+    dead_pixels: Annotated[int | None, typer.Option("--dead-pixels", help="How many; 0.")] = None,
+    saturation: Annotated[
+        int | None, typer.Option("--saturation", help="Largest count of a pixel; the largest of --dtype.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="uint16 (default) or uint32.")] = None,
     no_noise: Annotated[bool, typer.Option("--no-noise", help="Expected counts instead of counts.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
