@@ -18,7 +18,7 @@ class FrameStatistics:
     """Over all frames of a scan; values that are not finite, or mark a pixel as invalid, count as absent.
 
     mean, largest: (H, W) of each pixel, counts. valid: (H, W), in how many frames the pixel is valid.
-    totals: (N,) counts of each frame.
+    totals: (N,) counts of each frame. unknown: (N,) how many values of each are NaN or infinite.
     smallest_value, largest_value: of all valid values, the smallest as stored, the largest as a count (`wrapped`);
     at_largest: how many equal the largest.
     not_finite, negative, marked, saturated: how many values are NaN or infinite, below 0, a marker of invalid
@@ -30,6 +30,7 @@ class FrameStatistics:
     largest: NDArray[np.float64]
     valid: NDArray[np.int64]
     totals: NDArray[np.float64]
+    unknown: NDArray[np.int64]
     smallest_value: float
     largest_value: float
     at_largest: int
@@ -51,14 +52,14 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
     markers = default_markers(dtype)
     total, largest = np.zeros(scan.frame_shape), np.full(scan.frame_shape, -np.inf)
     valid = np.zeros(scan.frame_shape, np.int64)
-    totals = np.zeros(len(scan))
+    totals, unknown = np.zeros(len(scan)), np.zeros(len(scan), np.int64)
     smallest_value, largest_value, at_largest = np.inf, -np.inf, 0
-    not_finite = negative = marked = saturated = 0
+    negative = marked = saturated = 0
     whole = True
     for indices, stored in scan.batches():
         counts = unwrap_negative(stored) if wraps else stored
         usable = np.isfinite(counts)
-        not_finite += int(usable.size - np.count_nonzero(usable))
+        unknown[indices] = (~usable).sum(axis=(1, 2))
         absent = marked_pixels(counts, markers)
         if absent is not None:
             marked += int(np.count_nonzero(absent))
@@ -83,10 +84,11 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
         largest=np.where(valid > 0, largest, 0.0),
         valid=valid,
         totals=totals,
+        unknown=unknown,
         smallest_value=smallest_value,
         largest_value=largest_value,
         at_largest=at_largest,
-        not_finite=not_finite,
+        not_finite=int(unknown.sum()),
         negative=negative,
         marked=marked,
         saturated=saturated,

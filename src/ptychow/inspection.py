@@ -23,6 +23,7 @@ CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
 CLIPPED_COUNTS = 100  # ... where counts are as high as this
 OFF_CENTRE = 0.03  # of the frame's side
 EVEN = 0.3  # of the mean: nine tenths of the pixels of an evenly lit frame count as much
+NAMED = 20  # frames at most that a finding names
 COUNTS = 10  # below this at most, numbers that are not whole are no counts
 MANY_BAD = 0.1  # of the pixels
 
@@ -222,7 +223,13 @@ def _wrong_with_frames(found: Inspection) -> Iterator[str]:
     # Where a pixel is so in most frames it is among the bad pixels, and filled.
     not_finite = int((len(totals) - frames.valid)[found.good].sum()) if frames.not_finite else 0
     if not_finite:
-        yield f"NaN or infinite: {counted(not_finite, 'value')} of otherwise good pixels. {NOT_FINITE_REMEDY}"
+        # More than what every frame has, which is its bad pixels.
+        where = np.flatnonzero(frames.unknown > np.median(frames.unknown))
+        names = ", ".join(map(str, where[:NAMED])) + (" ..." if len(where) > NAMED else "")
+        yield (
+            f"NaN or infinite: {counted(not_finite, 'value')} of otherwise good pixels"
+            f"{f', in frames {names}' if len(where) else ''}. {NOT_FINITE_REMEDY}"
+        )
     if not frames.whole and 0 < frames.largest_value < COUNTS:
         yield (
             f"the largest value is {frames.largest_value:.3g}, and values are not whole numbers: normalised, or a "
