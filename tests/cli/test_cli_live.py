@@ -147,7 +147,11 @@ def test_a_closed_terminal_does_not_lose_the_scan(scan_file, model_file, tmp_pat
     """Whatever is written to it fails from then on."""
     pty = pytest.importorskip("pty")
     ours, its = pty.openpty()
-    take_it = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from ptychow.cli import main; main()"
+    take_it = (
+        "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # under nohup it would be ignored
+        "from ptychow.cli import main; main()"
+    )
     command = [sys.executable, "-c", take_it, "live", "--source", f"replay:{scan_file}?rate=4", "--model", model_file]
     target = tmp_path / "live.cxi"
     running = subprocess.Popen(
