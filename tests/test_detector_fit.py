@@ -61,7 +61,7 @@ def test_a_pixel_that_is_nan_in_most_frames_is_filled_and_one_that_is_so_once_is
     assert preparation.notes == ("1 bad pixel: 1 marked in most frames",) and not preparation.mask[30, 20]
     assert np.isfinite(preparation.apply(scan.frames)).all()
     scan.frames[7, 3, 4] = np.inf
-    with pytest.raises(InputError, match=r"found 1 \(first in frame 7\), .*ptychow prepare --mask.*--frames"):
+    with pytest.raises(InputError, match=r"found 1 \(first in frame 7\), .*ptychow prepare --mask.*--drop"):
         fit_preparation(scan)
 
 
