@@ -127,6 +127,13 @@ def test_hdf5_says_what_there_is(tmp_path):
         read_positions({"positions_file": str(tmp_path / "xy.h5")})
 
 
+@pytest.mark.parametrize("first", ["", "1;2\n"])
+def test_decimal_commas_are_named(first, tmp_path):
+    (tmp_path / "excel.csv").write_text(f"y_um;x_um\n{first}1,25;2,50\n1,25;3,50\n")
+    with pytest.raises(InputError, match="Write decimal points, not commas"):
+        read_positions({"positions_file": str(tmp_path / "excel.csv")})
+
+
 def test_missing(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv: positions_file: no such file"):
         read_positions({"positions_file": str(tmp_path / "gone.csv")})

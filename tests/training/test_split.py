@@ -54,6 +54,11 @@ def test_what_is_no_fraction_is_refused(wrong):
             random_split(10, 0, **wrong)
 
 
+def test_fractions_that_are_all_of_it_are_named():
+    with pytest.raises(InputError, match="validation and holdout: leave nothing to train on; found 1 of the frames"):
+        spatial_split(np.arange(20.0).reshape(-1, 2), 2, validation=0.6, holdout=0.4)
+
+
 @given(st.integers(1, 300), st.integers(0, 100), st.floats(0, 0.9))
 def test_the_papers_random_split_uses_every_frame_once(count, seed, validation):
     split = random_split(count, seed, validation=validation)

@@ -140,7 +140,7 @@ def _looks_like(path: Path) -> str:
         head = file.read(8)
     known = {
         b"\x93NUMPY": "a numpy array file",
-        b"PK\x03\x04": "a zip archive that is not a complete npz file",
+        b"PK\x03\x04": "a zip archive that is not a complete npz file (truncated? copy it again)",
         b"\x89PNG": "a PNG image",
         b"\x1f\x8b": "a gzip file (unpack it)",
         b"BZh": "a bzip2 file (unpack it)",

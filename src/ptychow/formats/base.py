@@ -63,4 +63,5 @@ def mapped_number(mapping: Mapping[str, str], key: str, path: Path) -> float | N
     try:
         return float(mapping[key])
     except ValueError:
-        raise InputError("not a number", file=path, field=key, found=mapping[key]) from None
+        remedy = "Give the number alone, in the unit of the key's name"
+        raise InputError("not a number", file=path, field=key, found=mapping[key], remedy=remedy) from None

@@ -174,7 +174,7 @@ def _numbers(file: h5py.File, path: Path, mapping: Mapping[str, str], key: str, 
             file=path,
             field=key,
             found=text,
-            expected=count,
+            expected=f"{count}, in the unit of the key's name" if count == 1 else count,
         )
     return values
 

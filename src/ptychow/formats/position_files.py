@@ -155,7 +155,8 @@ def _text_columns(path: Path) -> Table:
             values = [float(field) for field in fields]
         except ValueError:
             if rows:
-                raise InputError("not numbers", file=path, field=f"line {number}", found=line[:60]) from None
+                field, hint = f"line {number}", _decimal_commas(line)
+                raise InputError("not numbers", file=path, field=field, found=line[:60], remedy=hint) from None
             names, header = fields, line.strip()  # the last line of words before the numbers is the header
             continue
         if is_comment:
@@ -165,7 +166,8 @@ def _text_columns(path: Path) -> Table:
             raise InputError("a line of another length", file=path, field=f"line {number}", found=found)
         rows.append(values)
     if not rows:
-        raise InputError("no line of numbers", file=path, field="positions_file")
+        hint = _decimal_commas(header)
+        raise InputError("no line of numbers", file=path, field="positions_file", found=header[:60], remedy=hint)
     columns = _numbered(np.array(rows), path)
     if len(names) != len(rows[0]):
         return Table(columns, {}, header)
@@ -176,6 +178,12 @@ def _text_columns(path: Path) -> Table:
         units | {numbers[name]: unit for name, unit in units.items()},
         header,
     )
+
+
+def _decimal_commas(line: str) -> str | None:
+    """What to do about numbers such as 1,25 in a line whose fields are otherwise separated."""
+    is_decimal = re.search(r"\d,\d", line) and re.search(r"[;\t]", line)
+    return "Write decimal points, not commas" if is_decimal else None
 
 
 def _units_in(names: list[str]) -> dict[str, str]:

@@ -82,6 +82,9 @@ def _require_fractions(**fractions: float) -> None:
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise InputError("not a fraction of the frames", field=name, found=fraction, expected="0 to 1")
+    if sum(fractions.values()) >= 1:
+        found = f"{sum(fractions.values()):g} of the frames"
+        raise InputError("leave nothing to train on", field=" and ".join(fractions), found=found, expected="below 1")
 
 
 def split_scan(
