@@ -60,10 +60,14 @@ def test_without_a_probe_and_without_epochs_it_says_what_to_do(unlabelled, tmp_p
         (("--resume", "--minutes", 1), "--minutes"),
         (("--resume", "--steps", 2), "nothing to resume"),
         (("--network", "w9", "--steps", 2), "unknown network"),
+        (("--set", "nconv=many", "--network", "ptychonn"), "nconv"),
+        (("--size", 48), "size"),
     ],
 )
-def test_options_that_make_no_sense(options, said, scan_file, ptychow):
-    code, _, complaint = ptychow("calibrate", scan_file, "--probe-epochs", 0, *options)
+def test_options_that_make_no_sense(options, said, scan_file, ptychow, monkeypatch):
+    """Said before minutes go into a probe."""
+    monkeypatch.setattr("ptychow.solver.label", lambda *given, **more: pytest.fail("looks for a probe"))
+    code, _, complaint = ptychow("calibrate", scan_file, "--probe-epochs", 20, *options)
     assert code == 2 and said in complaint
     assert {item.name for item in scan_file.parent.iterdir()} == {"scan.cxi"}
 

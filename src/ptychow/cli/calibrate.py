@@ -83,7 +83,9 @@ def calibrate(
     """
     from dataclasses import replace
 
+    from ptychow.detector_fit import fit_preparation
     from ptychow.errors import InputError
+    from ptychow.networks import build
     from ptychow.reconstruction import reconstruct
     from ptychow.training import LABEL_FREE
     from ptychow.training import calibrate as run
@@ -98,6 +100,9 @@ def calibrate(
     image = output_path(target.with_suffix(".cxi"), file, ".cxi", *given)
     checkpoint = checkpoint_beside(target, resume)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
+    # What is wrong with the network or its size is said before minutes go into a probe.
+    build(network, **network_settings(network_setting))
+    fit_preparation(scan, size=size)
     warn_of_findings(report, scan)
     if probe_epochs:
         from ptychow.solver import label
