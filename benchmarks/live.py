@@ -296,7 +296,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     scan, model = subject(64, "w3")
 
     class Instant:
-        name, precision, device = "instant", "none", "cpu"
+        name, precision, device = "torch", "none", "cpu"
 
         def predict(self, inputs: Any) -> Any:
             return np.ones((len(inputs), *inputs.shape[2:]), np.complex64)

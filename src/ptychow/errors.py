@@ -44,6 +44,11 @@ class MismatchError(InputError):
     """A Model and the data it is applied to do not belong together (overridden by ``--force``)."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an exception says, Python's or torch's."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+
+
 @contextmanager
 def about(file: str | PathLike[str]) -> Iterator[None]:
     """Name `file` in an InputError from inside that does not name it yet."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,26 @@ def test_a_process_that_is_told_to_end_writes_what_it_has(scan_file, model_file,
     assert np.count_nonzero(read_object(target).image) > 0
 
 
+@pytest.mark.parametrize("how", [(), ("--quiet",)])
+def test_a_detector_that_is_not_there_is_told_in_the_terminal(scan_file, model_file, tmp_path, how):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        source = f"stream2://127.0.0.1:{taken.getsockname()[1]}"
+    command = [sys.executable, "-m", "ptychow", "live", "--source", source, "--positions", scan_file, "--model"]
+    running = subprocess.Popen(
+        [*command, model_file, "-o", tmp_path / "a.cxi", "--port", "0", *how], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        told = next(line for line in running.stderr if "no frames" in line)
+        running.send_signal(signal.SIGINT)
+        _, complaints = running.communicate(timeout=100)
+    finally:
+        running.kill()
+    assert told.startswith(f"warning: no frames from {source} for ") and "(Connection refused)" in told
+    assert running.returncode == 1
+    last = complaints.splitlines()[-1]
+    assert last.startswith(f"error: no scan was received: no frames from {source}") and "refused" in last
+
+
 ENDLESS = """
 import sys, torch
 from ptychow.cli import main
@@ -172,7 +193,12 @@ def test_no_input_is_overwritten_by_a_later_scan_or_its_frames(tmp_path, name):
     results = Results(Report(), tmp_path / "result.cxi", keep_frames=True, refining=None)
     with pytest.raises(InputError, match="would overwrite the input"):
         results.require_room([tmp_path / "other.cxi", tmp_path / name])
-    results.require_room([tmp_path / "result_old.cxi", tmp_path / "result_2.h5", tmp_path / "below" / name])
+    others = [tmp_path / "result_old.cxi", tmp_path / "result_2.h5", tmp_path / "below" / name]
+    results.require_room(others)
+    others[0].touch()
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"{name}: --output: an earlier scan would be overwritten"):
+        results.require_room(others)
 
 
 def test_refining_finishes_the_picture(ptychow, unlabelled, model_file, tmp_path):

@@ -146,6 +146,15 @@ def test_kept_frames_are_the_scan(trained, scan):
     assert shape == (32, 32)
 
 
+def test_frames_of_wider_numbers_are_not_kept_cut_off(trained, scan):
+    wide = [replace(record, frame=record.frame.astype(np.uint32)) for record in frames_of(scan, range(64, 80))]
+    steps = [[start_of(scan), *frames_of(scan, range(64)), *positions_of(scan)], 0.3, [*wide, End(80, "end")]]
+    kept = []
+    _, [(live, found)] = run(trained.model, steps, keep_frames=True, follow_up=(lambda live, *_: kept.append(len(kept_scan(live))),))
+    assert kept == [64] and found.summary["counters"]["stitched"] == 80
+    assert any("frames of uint32 among others of uint16: not kept" in warning for warning in live.intake.warnings)
+
+
 def test_positions_in_metres_and_in_pixels_are_the_same_place(trained, scan):
     assert scan.position_unit == "m" and scan.geometry.pixel_size == 10e-9
     metres, pixels = scan, replace(scan, positions=scan.positions_px, position_unit="px")

@@ -70,7 +70,8 @@ def test_the_page_and_its_parts_are_served_and_nothing_else(finished_session):
 def test_another_name_or_another_page_is_refused(finished_session, headers):
     with LiveServer(finished_session, port=0) as server:
         for path in ("/", "/object.cxi"):
-            assert ask(server.port, path, headers)[0].status == 421
+            answer, said = ask(server.port, path, headers)
+            assert answer.status == 421 and f"-L {server.port}:127.0.0.1:{server.port}" in said.decode()
         upgrade = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",

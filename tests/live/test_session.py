@@ -198,7 +198,7 @@ def test_a_machine_too_slow_spools_then_skips_by_the_rule(trained, scan):
     arrived = Event()
 
     class Slow:
-        name, precision, device = "slow", "fp32", "cpu"
+        name, precision, device = "torch", "fp32", "cpu"
 
         def __init__(self):
             self.engine = open_engine(trained.model, device="cpu")

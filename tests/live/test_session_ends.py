@@ -1,6 +1,8 @@
 """Where a session's scans begin and end: whose record is whose, and what becomes of a result that is saved."""
 
 import errno
+import re
+import shutil
 import time
 from dataclasses import replace
 from threading import Event
@@ -13,13 +15,15 @@ from ptychow import reconstruction
 from ptychow.cli.common import Report
 from ptychow.cli.live_results import Results
 from ptychow.engines import open_engine
-from ptychow.errors import InputError, PtychoWError
+from ptychow.errors import InputError, PtychoWError, is_out_of_memory
 from ptychow.formats import read_scan
 from ptychow.formats.cxi import read_object
+from ptychow.live import pipeline
 from ptychow.live import session as session_module
 from ptychow.live.afterwards import MOST_WAITING, Afterwards
 from ptychow.live.board import Seen, updates
 from ptychow.live.counters import Counters
+from ptychow.live.pipeline import LiveScan
 from ptychow.live.records import Corrupt, End
 from ptychow.live.session import Session
 from ptychow.model import Model
@@ -101,6 +105,16 @@ def test_a_scans_spool_goes_when_its_result_is_written(trained, scan):
     assert gone == [True] and not folders[1].exists()
 
 
+def test_a_spool_that_somebody_else_deleted_loses_no_result(trained, scan):
+    def save(live, result):
+        saved.append(result)
+        shutil.rmtree(live.folder)
+
+    saved = []
+    session, _ = run(trained.model, [*whole(scan), *whole(scan, series=1)], save=save, scans=2)
+    assert session.state == "done" and len(saved) == 2 and session.warnings == []
+
+
 def test_counters_that_do_not_balance_lose_nothing(trained, scan, monkeypatch):
     real, saved = Counters.add, []
     monkeypatch.setattr(Counters, "add", lambda self, **changes: real(self, **changes, corrupt=1))
@@ -128,19 +142,28 @@ def test_no_room_for_the_final_solve_is_an_error_of_that_scan(trained, scan, mon
     assert rescued == [True] and "Nothing is lost" in sessions[0].warnings[0]
 
 
-def test_the_final_solve_is_tried_again_until_there_is_room(trained, scan, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PtychoWError("patches: cannot be written (No space left on device)"), "No space left"),
+        (MemoryError("Unable to allocate 2 GiB"), "live scan: out of memory (Unable to allocate 2 GiB): end other"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+    ],
+)
+def test_the_final_solve_is_tried_again_until_there_is_room(trained, scan, monkeypatch, error, words):
     real, tried = session_module.finish, []
 
     def finish(live, reason):
         tried.append(reason)
         if len(tried) < 3:
-            raise PtychoWError("patches: cannot be written (No space left on device)")
+            raise error
         return real(live, reason)
 
     monkeypatch.setattr(session_module, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(session_module, "finish", finish)
     session, [(_, found)] = run(trained.model, whole(scan))
     assert len(tried) == 3 and session.state == "done"
+    assert words in session.warnings[0] and "Nothing is lost: trying again" in session.warnings[0]
     assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
 
 
@@ -157,16 +180,39 @@ def test_what_waiting_does_not_help_is_not_tried_again(trained, scan, monkeypatc
     assert len(tried) == 1
 
 
-def test_a_scan_without_a_result_leaves_its_frames_and_its_preview(trained, scan, monkeypatch, tmp_path):
-    def finish(live, reason):
-        raise InputError("too large an object", field="positions")
+@pytest.mark.parametrize("worker", [False, True])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("too large an object", field="positions"), "too large"),
+        (MemoryError(), "live scan: out of memory: end other programs, or give less to --batch-size"),
+        (ZeroDivisionError("a mistake"), "live scan: ZeroDivisionError: a mistake"),
+    ],
+)
+def test_a_scan_without_a_result_leaves_its_frames_and_its_preview(
+    trained, scan, monkeypatch, tmp_path, error, words, worker
+):
+    """What fails: the final solve, tried again until Ctrl-C is pressed twice; or the worker, after 64 frames."""
+    sessions = []
 
-    monkeypatch.setattr(session_module, "finish", finish)
+    def fail(*_):
+        if not worker and is_out_of_memory(error):
+            sessions[0].give_up()
+        raise error
+
+    def judged(live):
+        if live.counters.counts().stitched >= 64:
+            raise error
+
+    monkeypatch.setattr(*((LiveScan, "judge", judged) if worker else (session_module, "finish", fail)))
+    monkeypatch.setattr(pipeline, "JUDGE_SECONDS", 0.0)
     results = Results(Report(), tmp_path / "live scan.cxi", keep_frames=True, refining=None)
-    with pytest.raises(InputError, match="too large"):
-        run(trained.model, whole(scan), rescue=results.rescue, keep_frames=True)
+    steps = [[start_of(scan, expected=100)], *whole(scan)[1:-1], 0.5, whole(scan)[-1]]  # not over beforehand
+    with pytest.raises(PtychoWError, match=re.escape(words)):
+        run(trained.model, steps, rescue=results.rescue, keep_frames=True, started=sessions.append)
     kept = read_scan(tmp_path / "live scan_frames.cxi")
-    np.testing.assert_array_equal(kept.frames[:], scan.frames)
+    np.testing.assert_array_equal(kept.frames[:], scan.frames[: len(kept)])
+    assert len(kept) >= 64 if worker else len(kept) == 80
     preview = read_object(tmp_path / "live scan_preview.cxi")
     assert "preview" in preview.source and np.abs(preview.image).max() > 0
     assert not (tmp_path / "live scan.cxi").exists()

@@ -119,6 +119,19 @@ def test_the_first_points_of_a_later_scan_are_its_own():
     ]
 
 
+def test_a_later_scan_of_as_many_points_has_its_own_positions():
+    """Waveforms and tables that are published whole, at the end of each scan."""
+    source = PvaPositions("Y", "X", unit="m")
+    for y, x in (([1.0, 2.0], [4.0, 5.0]), ([1.5, 2.5], [4.5, 5.5]), ([1.7, 2.7, 3.7], [4.7, 5.7, 6.7])):
+        told = source._waveform(0, np.array(y)) + source._waveform(1, np.array(x))
+        assert [record.position for record in told] == list(zip(y, x, strict=True))
+    table, kind = PvaTable("POS", ("y", "x"), unit="m"), NTTable([("y", "d"), ("x", "d")])
+    for rows in ([[1.0, 4.0], [2.0, 5.0]], [[1.5, 4.5], [2.5, 5.5]], [[1.7, 4.7], [2.7, 5.7], [3.7, 6.7]]):
+        y, x = np.array(rows).T
+        told = table._rows(Value(kind.type, {"value": {"y": y, "x": x}}))
+        assert [record.position for record in told] == [tuple(row) for row in rows]
+
+
 @pytest.mark.parametrize("how", ["table", "numbers"])
 def test_positions_come_in_channels_of_their_own(how):
     faults = Faults(late_positions=0.1, duplicate=0.2)
@@ -338,6 +351,15 @@ def test_a_damaged_first_frame_does_not_take_the_start_along():
     ]
     assert [type(record) for record in records] == [Corrupt, Start, FrameRecord, FrameRecord]
     assert records[1].expected == 60 and records[0].index == 0
+
+
+def test_the_first_frame_that_comes_is_that_of_each_series():
+    """A receiver that came late, and a detector that was started again."""
+    source, frame = PvaSource("IMAGE", first=None), SCAN.frames[0]
+    numbers = [500, 501, 1, 2, 3]
+    values = [ntndarray_of(frame, number, taken=when) for when, number in enumerate(numbers, 1)]
+    told = frames_of(record for value in values for record in source._read(value, 0.0))
+    assert [(record.series, record.index) for record in told] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
 
 
 def test_a_queue_that_is_too_short_is_told():

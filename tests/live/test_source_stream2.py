@@ -74,6 +74,26 @@ def test_a_detector_that_vanishes_comes_back(positions):
     assert frames_of(records)[-1].index == 59
 
 
+def test_a_detector_that_was_switched_off_and_on_counts_its_series_anew():
+    """Its numbers fall back; those of the records do not."""
+    scan = measured()
+    with Stream2Server(scan, count=3) as server, Stream2Source(server.source.removeprefix("stream2://")) as source:
+        records: list = []
+        for count, series in enumerate((7, 8, 1, 2), 1):
+            if series == 1:
+                server.vanish()
+                records += gathered([source], lambda came: of_kind(came, SourceLost))
+                server.come_back()
+            assert server.wait_for_client(PATIENCE)
+            server.start(series)
+            assert server.frame(0, series)
+            server.end(series)
+            records += gathered([source], lambda came: of_kind(came, End))
+            assert len(of_kind(records, Start)) == count
+    for kind in (Start, EncodedFrame, End):
+        assert [record.series for record in of_kind(records, kind)] == [7, 8, 9, 10]
+
+
 def test_late_positions_come_in_a_table():
     scan = measured()
     server, stage = Stream2Server(scan, count=60), PositionServer(scan)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ptychow._version import __version__
-from ptychow.errors import PtychoWError
+from ptychow.errors import PtychoWError, is_out_of_memory
 
 # In the order of a user's work; the text is what `ptychow --help` shows.
 COMMANDS = {
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
+        if not is_out_of_memory(error):
             raise
         _fail(f"out of memory ({error}); use a smaller batch or a machine with more memory", 1)
     except KeyboardInterrupt:

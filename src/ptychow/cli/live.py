@@ -34,6 +34,7 @@ from ptychow.cli.common import (
     tell_residuals,
 )
 from ptychow.cli.live_results import Refining, Results
+from ptychow.cli.live_waiting import Waiting
 from ptychow.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,8 +210,8 @@ def _ending_signals() -> list[int]:
 
 @contextmanager
 def _following(report: Report, session: Session, advance: Any) -> Iterator[None]:
-    """Move the progress bar and pass warnings on while the session runs."""
-    over = Event()
+    """Move the progress bar and pass warnings on while the session runs, and say what it waits for."""
+    over, waiting = Event(), Waiting(report)
 
     def follow() -> None:
         shown = warned = 0
@@ -225,6 +226,7 @@ def _following(report: Report, session: Session, advance: Any) -> Iterator[None]
                 shown = stitched
             if last:
                 return
+            waiting.tell(session.waits())
 
     thread = Thread(target=follow, daemon=True)
     thread.start()

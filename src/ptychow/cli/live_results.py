@@ -58,7 +58,9 @@ class Results:
     refining: Refining | None
 
     def require_room(self, inputs: Sequence[Path]) -> None:
-        """Raise InputError where an object, or frames, of any scan would be written over one of the inputs."""
+        """Raise InputError where an object, or frames, of any scan would be written over one of the inputs, or over
+        those of an earlier scan, which cannot be measured again.
+        """
         from ptychow.errors import InputError
 
         name, suffix = re.escape(self.target.stem), re.escape(self.target.suffix)
@@ -68,6 +70,10 @@ class Results:
                 raise InputError(
                     "would overwrite the input", file=given, field="--output", remedy="Choose another name"
                 )
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if written.fullmatch(path.name):
+                remedy = "Choose another name, or move it away"
+                raise InputError("an earlier scan would be overwritten", file=path, field="--output", remedy=remedy)
 
     def save(self, scan: LiveScan, result: Reconstruction) -> None:
         """Write the object: what must not be lost."""
@@ -99,8 +105,8 @@ class Results:
 
         try:
             self._write_frames(scan, lambda _: None)
-        except PtychoWError as error:
-            self.report.warn(f"{scan.name}: the frames cannot be written: {error}")
+        except (PtychoWError, MemoryError) as error:
+            self.report.warn(f"{scan.name}: the frames cannot be written: {error or 'out of memory'}")
         with scan.mosaic.still() as canvas:
             if canvas is None:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -40,14 +41,16 @@ class OpenScan:
 
     def keep_frames_only(self) -> None:
         """Give all of the disk back that nobody needs once the result is written: all but frames that were kept."""
-        self.scan.intake.queue.close()
-        self.scan.patches.close()
         kept = None if self.scan.kept is None else self.scan.kept.path
-        for path in self.scan.folder.iterdir():
-            if path != kept:
-                path.unlink()
+        with suppress(OSError):  # what does not go now goes with the folder
+            self.scan.intake.queue.close()
+            self.scan.patches.close()
+            for path in self.scan.folder.iterdir():
+                if path != kept:
+                    path.unlink()
 
     def close(self) -> None:
-        """Give the disk back."""
-        self.scan.close()
+        """Give the disk back, as far as the system lets us: a folder that is gone already must not cost a result."""
+        with suppress(OSError):
+            self.scan.close()
         self.folder.cleanup()

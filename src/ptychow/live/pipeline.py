@@ -7,67 +7,32 @@ lies is decided by its index alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import SCALE_FRAMES, Preparation
-from ptychow.detector_fit import BadPixels
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError
-from ptychow.live.description import describe, described_late
+from ptychow.live.description import PATIENCE_FRAMES, described_late, is_ready, prepare, waits_for_start
 from ptychow.live.intake import Intake
 from ptychow.live.join import DARK, ByIndex, Join
 from ptychow.live.mosaic import Mosaic, near_enough
 from ptychow.live.queue import Frame
 from ptychow.live.records import LARGEST_INDEX, Corrupt, FrameRecord, PositionRecord, Start, now
+from ptychow.live.settings import LiveSettings
 from ptychow.live.spool import PatchSpool, SlotFile
 from ptychow.model import Model
-from ptychow.reconstruction import Stitching, patch_weight
+from ptychow.reconstruction import patch_weight
 from ptychow.scan import Scan
 from ptychow.stitch import central_crop
 from ptychow.trust import FrameSample, Verdict, Watch
-from ptychow.words import counted
 
-# Frames received after which the count scale is measured even where some of the first 64 have not come.
-PATIENCE_FRAMES = 4 * SCALE_FRAMES
 # Positions joined, and patches of late ones stitched, at a time.
 POSITIONS_AT_A_TIME, LATE_AT_A_TIME = 4096, 64
-# Bad pixels are looked for in so many frames, or all there are: in fewer, dark spots of a pattern look the same.
-FEWEST_FOR_BAD_PIXELS = 16
 JUDGE_SECONDS = 1.0  # between two looks at the light
-
-
-@dataclass(frozen=True)
-class LiveSettings:
-    """How to go about it.
-
-    batch_size: frames for the network at a time. batch_seconds: how long a frame waits for others to fill its batch.
-    settle_seconds: how long to wait for stragglers after the end. idle_seconds: silence after which a scan is over
-    whose detector does not say so, or None: wait for ever. every: see `FrameQueue`. memory, disk, patch_disk: bytes for
-    frames that wait, in memory and on disk, and for patches. keep_frames: keep every frame too, in as many bytes again
-    as `disk` says.
-    wait_for_start: hold the frames, as far as `memory` allows, until the detector has described them: it may come last.
-    pixel_size: of the object, metres, where the detector does not know. scale, stitching, force: as `reconstruct`.
-    """
-
-    batch_size: int = 64
-    batch_seconds: float = 0.05
-    settle_seconds: float = 3.0
-    idle_seconds: float | None = None
-    every: int = 1
-    memory: float = 256e6
-    disk: float = 4e9
-    patch_disk: float = 32e9
-    keep_frames: bool = False
-    wait_for_start: bool = False
-    pixel_size: float | None = None
-    scale: Literal["scan", "model"] = "scan"
-    stitching: Stitching = "probe"
-    force: bool = False
 
 
 class LiveScan:
@@ -128,6 +93,10 @@ class LiveScan:
         oldest = self.intake.queue.oldest
         return 0.0 if oldest is None else now() - oldest
 
+    def is_held(self) -> bool:
+        """Whether frames wait for the detector to describe them."""
+        return self.preparation is None and len(self.intake.queue) > 0 and waits_for_start(self.intake, self.settings)
+
     def over(self) -> str | None:
         """Why the scan is over, or None while it is not."""
         counts, intake = self.counters.counts(), self.intake
@@ -155,7 +124,7 @@ class LiveScan:
             self.judge()
         placed = self._take_positions()
         if self.preparation is None:
-            if not self._ready_to_prepare():
+            if not is_ready(self.intake, self.settings):
                 queue.wait(SCALE_FRAMES, timeout)
                 return placed
             first = sorted(queue.take(PATIENCE_FRAMES), key=lambda record: record.index)
@@ -177,37 +146,11 @@ class LiveScan:
             if part is not None:
                 part.close()
 
-    def _ready_to_prepare(self) -> bool:
-        """Whether the first frames are there, on which the count scale is measured, or no better ones will come."""
-        intake, waiting = self.intake, len(self.intake.queue)
-        first = intake.start is not None and intake.came_of_first(SCALE_FRAMES) == SCALE_FRAMES
-        ended = intake.nothing_more or (intake.ended is not None and intake.is_complete())
-        silent = intake.silence() > self.settings.settle_seconds
-        held = self.settings.wait_for_start and not (intake.has_told(self.settings.idle_seconds) or intake.queue.full)
-        return waiting > 0 and not held and (first or waiting >= PATIENCE_FRAMES or ended or silent)
-
     def _prepare(self, first: list[Frame]) -> None:
         """Describe the scan by its first frames, as a file would, and prepare for it as `reconstruct` does."""
         self._start = self.intake.start
-        if self._start is None and self.settings.wait_for_start:
-            self.intake.warn("the detector did not describe its frames in time: prepared without its mask")
-        start = self._start or Start()
-        decoded = [frame for frame in (record.decode() for record in first) if isinstance(frame, FrameRecord)]
-        shape = start.frame_shape or (decoded[0].frame.shape if decoded else None)
-        alike = [record for record in decoded if record.frame.shape == shape][:SCALE_FRAMES]
-        if not alike:
-            raise InputError("no frame could be read", file=self.name, remedy="; ".join(self.intake.warnings))
-        self.described = describe(alike, start, self.settings.pixel_size, self.name)
-        self.intake.warnings += self.model.check(self.described, self.settings.force)
-        first_frames = min(SCALE_FRAMES, self.intake.frames_to_come() or SCALE_FRAMES)
-        few = len(alike) < min(FEWEST_FOR_BAD_PIXELS, first_frames)
-        bad_pixels: BadPixels = "scan" if few else "auto"
-        self.preparation = self.model.prepare_for(self.described, self.settings.scale, bad_pixels)
-        if few:
-            known = "bad pixels are only those that the detector names"
-            self.intake.warn(f"prepared with {counted(len(alike), 'frame')}: {known}")
-        if self.preparation.scale == "scan" and [record.index for record in alike] != list(range(first_frames)):
-            self.intake.warn(f"some of the first {SCALE_FRAMES} frames had not come when the count scale was measured")
+        found = prepare(first, self._start, self.intake, self.model, self.settings, self.name)
+        self.described, self.preparation = found
         self._watch = Watch(self.model, self.preparation, self.described.frame_shape)
 
     def _heed_late_start(self) -> None:
@@ -301,6 +244,9 @@ class LiveScan:
             if self.kept is None:
                 path, frame = self.folder / "kept", record.frame
                 self.kept = SlotFile(path, frame.shape, frame.dtype, self.settings.disk)
+            if not np.can_cast(record.dtype, self.kept.dtype):
+                self.intake.warn(f"frames of {record.dtype} among others of {self.kept.dtype}: not kept")
+                continue
             slot = self.kept.put(record.frame)
             if slot is None:
                 self.intake.warn("no room on the disk to keep all frames")

@@ -85,7 +85,9 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         foreign = self.hosts is not None and host not in self.hosts
         if foreign or (origin is not None and origin.partition("://")[2] != host):
-            await self._refuse(scope, receive, send, 421, "this server does not go by that name")
+            port = scope["server"][1]
+            tunnel = f"an ssh tunnel must keep the port: -L {port}:127.0.0.1:{port}"
+            await self._refuse(scope, receive, send, 421, f"this server does not go by that name ({tunnel})")
         elif self.token is not None and not self._knows(scope, headers):
             await self._refuse(scope, receive, send, 401, "token missing or wrong: use the address that was printed")
         else:

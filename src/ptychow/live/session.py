@@ -11,7 +11,7 @@ from threading import Event, Lock, Thread
 from typing import Any, Literal, TypeVar
 
 from ptychow.engines.base import Engine
-from ptychow.errors import InputError, PtychoWError
+from ptychow.errors import InputError, PtychoWError, is_out_of_memory
 from ptychow.live.afterwards import Afterwards, FollowUp
 from ptychow.live.intake import remember
 from ptychow.live.open_scan import OpenScan
@@ -19,6 +19,7 @@ from ptychow.live.pipeline import LiveScan, LiveSettings
 from ptychow.live.queue import Frame
 from ptychow.live.records import Corrupt, End, PositionRecord, Record, Source, SourceBack, SourceLost, Start, now
 from ptychow.live.result import finish
+from ptychow.live.waiting import Link, Wait, waits
 from ptychow.model import Model
 from ptychow.reconstruction import Reconstruction, patch_weight
 
@@ -65,7 +66,7 @@ class Session:
         name: str = "scan",
     ) -> None:
         patch_weight(model, settings.stitching)  # what is wrong with it should be said now
-        self.sources = [frames] if positions is None else [frames, positions]
+        self._links = [Link(frames, "frames")] + ([] if positions is None else [Link(positions, "positions")])
         self.model, self.engine, self.settings = model, engine, settings
         self.save, self.rescue = save, rescue
         self.name, self.scans = name, scans
@@ -82,7 +83,6 @@ class Session:
         self._early: deque[Record] = deque(maxlen=MOST_EARLY)  # positions that came before their scan
         self._stored: list[Record] = []
         self._receivers: list[Thread] = []
-        self._lost: str | None = None
         self._over = "the source has ended"
         self._lock, self._stopped, self._given_up = Lock(), Event(), Event()
         self._later = Afterwards(follow_up, optional, self._given_up, warn=self._warn, better=self._improve)
@@ -92,7 +92,7 @@ class Session:
         """In a word; `silent` is a scan from which nothing has come for some seconds."""
         scan = self.scan
         if self._state == "scanning" and scan is not None and scan.intake.ended is None:
-            return "silent" if self._lost or scan.intake.silence() > SILENT_AFTER else "scanning"
+            return "silent" if self._links[0].lost or scan.intake.silence() > SILENT_AFTER else "scanning"
         return self._state
 
     def stop(self, why: str = "stopped") -> None:
@@ -120,14 +120,16 @@ class Session:
         if self.failures:
             raise self.failures[0]
         if self.result is None:
-            self._state, self.message = "failed", ": ".join(["no scan was received", *self.warnings[:1]])
+            why = [*self.warnings, *(str(link.wait()) for link in self._links if link.lost)]
+            self._state, self.message = "failed", ": ".join(["no scan was received", *why[:1]])
             raise PtychoWError(self.message)
 
     def _run(self) -> None:
         with ExitStack() as sources:
-            for source in self.sources:
-                sources.enter_context(source)
-            self._receivers = [Thread(target=self._receive, args=(source,), daemon=True) for source in self.sources]
+            for link in self._links:
+                sources.enter_context(link.source)
+                link.newest = now()
+            self._receivers = [Thread(target=self._receive, args=(link,), daemon=True) for link in self._links]
             for receiver in self._receivers:
                 receiver.start()
             try:
@@ -140,28 +142,32 @@ class Session:
                 for running in self._open.values():
                     running.close()
 
+    @property
+    def _frames(self) -> Source:
+        return self._links[0].source
+
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def _receive(self, source: Source) -> None:
+    def _receive(self, link: Link) -> None:
         """Poll a source to its end. Whatever fails here ends the session, and is told."""
+        source = link.source
         try:
             while not (self._stopped.is_set() or source.finished):
-                self._poll(source)
+                self._poll(link)
             return
-        except PtychoWError as error:
-            failure = error
         except Exception as error:
-            failure = PtychoWError(f"{source.name}: {type(error).__name__}: {error}")
+            failure = _as_failure(error, source.name)
         self.failures.append(failure)
         self.stop(str(failure))
 
-    def _poll(self, source: Source) -> None:
+    def _poll(self, link: Link) -> None:
         """Bring records to their scans. Sources that wait are left alone while the queue is full."""
-        newest = self.scan
+        newest, source = self.scan, link.source
         if source.waits and newest is not None and newest.intake.queue.full:
             self._stopped.wait(0.005)
             return
         records = source.poll(POLL_SECONDS)
+        link.hear(records)
         with self._lock:
             for record in records:
                 self._route(record, source)
@@ -169,9 +175,8 @@ class Session:
     def _route(self, record: Record, source: Source) -> None:
         """Bring a record to its scan: that of its series, or the newest. A frame of a new series begins a new scan."""
         if isinstance(record, SourceLost | SourceBack):
-            self._lost = record.reason if isinstance(record, SourceLost) else None
             return
-        if source is not self.sources[0]:  # of positions, which say nothing of the frames
+        if source is not self._frames:  # of positions, which say nothing of the frames
             if isinstance(record, Start | End | Corrupt):
                 if isinstance(record, Corrupt):
                     remember(self.warnings if self.scan is None else self.scan.intake.warnings, record.reason)
@@ -209,10 +214,10 @@ class Session:
         """A new scan; what came of the one before is all there will be."""
         for before in self._open.values():
             before.scan.intake.ended = before.scan.intake.ended or "the detector was started again"
-        folder = TemporaryDirectory(prefix="ptychow-live-")
+        folder = TemporaryDirectory(prefix="ptychow-live-", ignore_cleanup_errors=True)
         name = self.name if self.begun == 0 else f"{self.name}_{self.begun + 1}"
         scan = LiveScan(self.model, self.engine, self.settings, Path(folder.name), name)
-        running = self._open[series] = OpenScan(scan, folder, self.sources[0].overruns)
+        running = self._open[series] = OpenScan(scan, folder, self._frames.overruns)
         self.scan = scan
         self.begun += 1
         self._newest_series = series
@@ -239,19 +244,22 @@ class Session:
             self._stopped.wait(0.01)
         for series, running in opened:
             scan = running.scan
-            scan.counters.overran(self.sources[0].overruns - running.overruns_before)
+            scan.counters.overran(self._frames.overruns - running.overruns_before)
             if not receiving[0]:
                 scan.intake.ended = scan.intake.ended or self._over
                 scan.intake.nothing_more = not any(receiving)
+            failure = None
             try:
                 scan.work(0.02)
                 reason = scan.over()
                 if reason is not None:
                     self._finish(series, running, reason)
-            except PtychoWError as error:
-                self._forget(series, "failed", str(error))
-                self.failures.append(error)
-                self._rescue(running.scan)
+            except Exception as error:
+                failure = _as_failure(error, scan.name)
+            if failure is not None:  # only now is the memory free that the attempt had taken
+                self._forget(series, "failed", str(failure))
+                self.failures.append(failure)
+                self._rescue(scan)
                 running.close()
 
     def _finish(self, series: int, running: OpenScan, reason: str) -> None:
@@ -272,11 +280,13 @@ class Session:
         while True:
             try:
                 return attempt()
-            except PtychoWError as error:
-                if isinstance(error, InputError) or not scan.counters.counts().stitched:
+            except (PtychoWError, MemoryError, RuntimeError) as error:
+                may_pass = is_out_of_memory(error) or isinstance(error, PtychoWError)
+                if not may_pass or isinstance(error, InputError) or not scan.counters.counts().stitched:
                     raise
                 self._state = "unsaved"
-                self.message = f"{error}. Nothing is lost: trying again every {RETRY_SECONDS:.0f} s"
+                why = _as_failure(error, scan.name)
+                self.message = f"{why}. Nothing is lost: trying again every {RETRY_SECONDS:.0f} s"
                 self._warn(self.message)
                 if self._given_up.wait(RETRY_SECONDS):
                     raise
@@ -285,8 +295,8 @@ class Session:
         """Save what can be saved of a scan without a result."""
         try:
             self.rescue(scan)
-        except (PtychoWError, OSError) as error:
-            self._warn(f"{scan.name}: cannot be rescued: {error}")
+        except Exception as error:
+            self._warn(f"{scan.name}: cannot be rescued: {_as_failure(error, scan.name)}")
 
     def _forget(self, series: int, state: State, message: str) -> None:
         """A scan is over. The state is its own, unless another one runs."""
@@ -306,6 +316,14 @@ class Session:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
+    def waits(self) -> list[Wait]:
+        """What has not come for some seconds, or cannot come; none of that once the session ends."""
+        if not any(receiver.is_alive() for receiver in self._receivers) or self._stopped.is_set():
+            return []
+        runs = self.scan is not None and self._newest_series in self._open
+        found = waits(self._links, self.scan if runs else None)
+        return [wait for wait in found if wait.is_lost or wait.seconds > SILENT_AFTER]
+
     @property
     def scan_name(self) -> str:
         """Of the scan there is to see: its files are called so, too."""
@@ -314,7 +332,7 @@ class Session:
     def snapshot(self) -> dict[str, Any]:
         """How things are, in what JSON can hold."""
         scan = self.scan
-        message = "; ".join(text for text in (self._lost or self.message, self._later.busy) if text)
+        message = "; ".join(text for text in (self.message, *map(str, self.waits()), self._later.busy) if text)
         said: dict[str, Any] = {"state": self.state, "message": message, "name": self.scan_name}
         if scan is None:
             return said
@@ -336,3 +354,16 @@ class Session:
             "pixel_size": scan.pixel_size,
             "patch_size": self.model.patch_size,
         }
+
+
+def _as_failure(error: Exception, where: str) -> PtychoWError:
+    """What failed in words that a user can understand. where: in which scan or source."""
+    if isinstance(error, PtychoWError):
+        return error
+    if is_out_of_memory(error):
+        said = " ".join(str(error).split())[:200]
+        remedy = "end other programs, or give less to --batch-size and --memory-gb"
+        return PtychoWError(f"{where}: out of memory{said and f' ({said})'}: {remedy}")
+    failure = PtychoWError(f"{where}: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

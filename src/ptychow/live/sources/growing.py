@@ -21,12 +21,23 @@ from ptychow.errors import InputError
 from ptychow.formats.dectris import SPECIFIC, read_detector_facts
 from ptychow.formats.hdf5_files import hdf5_dataset, open_hdf5, read_hdf5_number, read_part
 from ptychow.live.codecs import CodecError, frame_bytes
-from ptychow.live.records import LARGEST_INDEX, Corrupt, End, FrameRecord, Record, Start, now
-from ptychow.live.sources.base import LocalSource
+from ptychow.live.records import (
+    LARGEST_INDEX,
+    Corrupt,
+    End,
+    FrameRecord,
+    Record,
+    SourceBack,
+    SourceLost,
+    Start,
+    now,
+)
+from ptychow.live.sources.base import LOOK_AFTER, LOOK_AGAIN, LocalSource
 from ptychow.live.sources.positions import require_unit, to_position
 
 MOST_AT_ONCE, MOST_BYTES, MOST_POSITIONS = 32, 1 << 26, 4096
 LOOK_SECONDS, SETTLE_SECONDS = 0.05, 2.0
+NEVER_APPEARED = "never appeared"
 COUNTS = (f"{SPECIFIC}/nimages", f"{SPECIFIC}/ntrigger")
 
 
@@ -40,7 +51,8 @@ class GrowingSource(LocalSource):
         super().__init__(name)
         # What is empty has to be given its time.
         self._idle, self._latest = max(idle, 2 * SETTLE_SECONDS), now()
-        self._problem = "never appeared"
+        self._problem = NEVER_APPEARED
+        self._said, self._say_at = "", now() + LOOK_AFTER  # the problem, as far as it was told
 
     def poll(self, timeout: float) -> list[Record]:
         """As `live.records.Source`."""
@@ -49,7 +61,12 @@ class GrowingSource(LocalSource):
             records = self._look()
             if records:
                 self._latest = now()
-                return records
+                back: list[Record] = [SourceBack(now())] if self._said else []
+                self._said = ""
+                return [*back, *records]
+            if self._problem != self._said and now() > self._say_at:
+                self._said, self._say_at = self._problem, now() + LOOK_AGAIN
+                return [self._why_nothing()]
             if now() - self._latest > self._idle:
                 self.finished = True
                 return self._give_up()
@@ -61,6 +78,10 @@ class GrowingSource(LocalSource):
 
     def _look(self) -> list[Record]:
         raise NotImplementedError
+
+    def _why_nothing(self) -> Record:
+        why = "nothing is there yet" if self._problem == NEVER_APPEARED else self._problem
+        return SourceLost(why, now()) if why else SourceBack(now())
 
     def _give_up(self) -> list[Record]:
         problem = [Corrupt(None, f"{self.name}: {self._problem}")] if self._problem else []
@@ -191,7 +212,7 @@ class GrowingPositions(GrowingSource):
     """
 
     def __init__(self, path: Path, datasets: tuple[str, ...], *, unit: str, idle: float = 60.0) -> None:
-        super().__init__(f"positions of {path}", idle)
+        super().__init__(str(path), idle)
         self._path, self._datasets, self._unit = path, datasets, require_unit(unit)
         self._told = 0
         self._extent = _Extent()

@@ -23,6 +23,7 @@ from ptychow.live.records import (
     Start,
     now,
 )
+from ptychow.live.sources.base import LOOK_AFTER, LOOK_AGAIN, unreachable
 from ptychow.live.sources.positions import require_unit, to_position
 
 try:
@@ -49,7 +50,9 @@ class Channels:
     def __init__(self, names: Sequence[str], server: str | None, queue: int, *, retained: bool = False) -> None:
         self._opened = time.time()
         self._event = Event()
-        self._connected = False
+        self._server = server
+        self._missing = dict.fromkeys(names, "")  # channels without a connection, and why, where that is known
+        self._look_at = now() + LOOK_AFTER
         self._retained = retained
         self._greeting = set(names)  # channels whose next update is the first since they were connected
         self._old: dict[str, tuple[Any, float]] = {}  # of those whose first update was passed over, which that was
@@ -70,11 +73,15 @@ class Channels:
     def poll(self, timeout: float) -> Iterator[tuple[str, Value | Corrupt | SourceLost | SourceBack]]:
         """(channel, update) of what has come, for each channel in its order; or nothing after `timeout` seconds.
 
-        What is passed over as of long before is told by a Corrupt in its place.
+        What is passed over as of long before is told by a Corrupt in its place. The source is lost while any of its
+        channels is.
         """
-        if not self._event.wait(timeout):
-            return
-        self._event.clear()
+        if self._event.wait(timeout):
+            self._event.clear()
+            yield from self._updates()
+        yield from self._why_missing()
+
+    def _updates(self) -> Iterator[tuple[str, Value | Corrupt | SourceLost | SourceBack]]:
         for name, monitor in self._monitors.items():
             for _ in range(MOST_AT_ONCE):
                 update = monitor.pop()
@@ -82,18 +89,33 @@ class Channels:
                     break
                 if isinstance(update, Exception):
                     self._greeting.add(name)
-                    if self._connected:
-                        self._connected = False
-                        yield name, SourceLost(f"{name}: {update}", now())
+                    self._missing[name], self._look_at = str(update) or "disconnected", now() + LOOK_AFTER
+                    yield name, self._lost()
                     continue
-                if not self._connected:
-                    self._connected = True
-                    yield name, SourceBack(now())
+                if self._missing.pop(name, None) is not None:
+                    yield name, self._lost() if any(self._missing.values()) else SourceBack(now())
                 kept = update if self._retained else self._news(name, update)
                 if kept is not None:
                     yield name, kept
             else:
                 self._event.set()  # more is waiting
+
+    def _lost(self) -> SourceLost:
+        return SourceLost("; ".join(f"{name}: {why}" for name, why in self._missing.items() if why), now())
+
+    def _why_missing(self) -> Iterator[tuple[str, SourceLost]]:
+        """The likely cause, now and then, while channels have no connection."""
+        if not self._missing or now() < self._look_at:
+            return
+        why = "no such channel was found (EPICS_PVA_ADDR_LIST says where to look, ?server=HOST:PORT whom to ask)"
+        if self._server is not None:
+            host, _, port = self._server.rpartition(":")
+            reached = port.isdigit() and unreachable(host, int(port))
+            why = f"{self._server} {reached or 'knows no such channel'}"
+        self._look_at = now() + LOOK_AGAIN
+        for name in self._missing:
+            self._missing[name] = why
+        yield name, self._lost()
 
     def _news(self, name: str, update: Value) -> Value | Corrupt | None:
         """The update itself where it is new; what to say of it otherwise, if there was anything in it."""
@@ -118,7 +140,8 @@ class PvaSource:
     """Frames, and their positions where they travel as attributes, of an NTNDArray channel.
 
     channel: such as "13SIM1:Pva1:Image". attributes: names of the two that hold (y, x), in `unit`, or None.
-    first: uniqueId of the frame that is index 0; areaDetector's counters begin with 1. None: of the first that comes.
+    first: uniqueId of the frame that is index 0; areaDetector's counters begin with 1. None: of the first that comes of
+    each series.
     frames: how many the scan will have, where known: the channel says neither that nor when the scan ends.
     server, queue: as `Channels`.
 
@@ -147,6 +170,7 @@ class PvaSource:
         self._first, self._frames = first, frames
         self._series = self._announced = -1  # the series that runs, and the last one of which a Start was sent
         self._newest = (0, 0.0)  # uniqueId and time
+        self._came_first = 0  # uniqueId of index 0 of the series that runs
 
     def __enter__(self) -> Self:
         self._channels = Channels([self._channel], self._server, self._queue)
@@ -168,12 +192,15 @@ class PvaSource:
         index = None
         try:
             number, taken = int(value["uniqueId"]), read_time(value)
-            if self._first is None:
-                self._first = number
-            if not 0 <= number - self._first <= LARGEST_INDEX:
-                raise CodecError(f"uniqueId {number} where the first frame is {self._first}")
-            index = number - self._first
-            self._follow(number, taken)
+            begins = self._begins(number, taken)
+            first = self._first
+            if first is None:
+                first = number if begins else self._came_first
+            if not 0 <= number - first <= LARGEST_INDEX:
+                raise CodecError(f"uniqueId {number} where the first frame is {first}")
+            index = number - first
+            self._came_first = first
+            self._follow(number, taken, begins)
             frame = ntndarray.read_frame(value, index, received_at, self._series)
             # With the first frame that can be read: one that is damaged must not take it along.
             start = [] if self._announced == self._series else [self._start(frame)]
@@ -183,10 +210,14 @@ class PvaSource:
             # Not all that calls itself an NTNDArray has its fields.
             return [Corrupt(index, f"{self.name}: {' '.join(str(error).split())[:200]}", max(self._series, 0))]
 
-    def _follow(self, number: int, taken: float) -> None:
-        """Keep up with the detector's counter, and with its series."""
+    def _begins(self, number: int, taken: float) -> bool:
+        """Whether a new series begins with this frame."""
         highest, latest = self._newest
-        begins = self._series < 0 or (number <= highest and taken > latest)
+        return self._series < 0 or (number <= highest and taken > latest)
+
+    def _follow(self, number: int, taken: float, begins: bool) -> None:
+        """Keep up with the detector's counter, and with its series."""
+        highest, _ = self._newest
         if begins:
             self._series += 1
         elif number > highest:

@@ -73,7 +73,8 @@ class PvaPositions:
         return records
 
     def _waveform(self, role: int, values: Any) -> list[Record]:
-        if len(values) < self._told:  # a new scan's: the other waveform is still the last one's
+        if not np.array_equal(values[: self._told], self._waveforms[role][: self._told], equal_nan=True):
+            # A new scan's: the other waveform is still the last one's.
             self._waveforms, self._told = [(), ()], 0
         self._waveforms[role] = values
         y, x = self._waveforms
@@ -127,7 +128,7 @@ class PvaTable:
         self.name = f"pva-table://{channel}"
         self._channel, self._columns, self._index = channel, columns, index
         self._server, self._unit, self._retained = server, require_unit(unit), retained
-        self._told: tuple[int, int] = (0, 0)  # index of the first row, number of rows
+        self._told = np.zeros((0, 3))  # index, y and x of the rows of the newest table
 
     def __enter__(self) -> Self:
         self._channels = Channels([self._channel], self._server, QUEUE, retained=self._retained)
@@ -150,13 +151,12 @@ class PvaTable:
             y, x = (table[f"value.{column}"] for column in self._columns)
             rows = min(len(y), len(x))
             indices = np.arange(rows) if self._index is None else table[f"value.{self._index}"][:rows]
-            begin = int(indices[0]) if rows else 0
+            before, self._told = self._told, np.column_stack([indices, y[: len(indices)], x[: len(indices)]])
             # The same table, grown; otherwise a piece of its own, or a new scan's.
-            first = self._told[1] if (begin == self._told[0] and rows >= self._told[1]) else 0
-            self._told = (begin, rows)
+            has_grown = np.array_equal(self._told[: len(before)], before, equal_nan=True)
             return [
                 to_position(int(indices[row]), (y[row], x[row]), self._unit, now())
-                for row in range(first, len(indices))
+                for row in range(len(before) if has_grown else 0, len(indices))
             ]
         except (KeyError, TypeError, ValueError) as error:
             return [Corrupt(None, f"{self.name}: no columns {', '.join(self._columns)} of numbers ({error})")]

@@ -6,13 +6,15 @@ them, in any order, and the index joins what they received.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from ptychow.errors import InputError, MissingExtraError
 from ptychow.live import dectris
 from ptychow.live.codecs import MOST_FRAME_BYTES
-from ptychow.live.records import Record, SourceBack, SourceLost, now
+from ptychow.live.records import Corrupt, EncodedFrame, End, Record, SourceBack, SourceLost, Start, now
+from ptychow.live.sources.base import LOOK_AFTER, LOOK_AGAIN, unreachable
 
 try:
     import zmq
@@ -44,10 +46,13 @@ class Stream2Source:
         if not host or not port.isdigit() or int(port) > 65535:
             raise InputError("no address of a detector", field="--source", found=address, expected="host:port")
         self.name = f"stream2://{host}:{port}"
-        self._endpoint = f"tcp://{host}:{port}"
+        self._host, self._port = host, int(port)
         self._channel, self._first = channel, first
         self._connections, self._queue = connections, queue
         self._connected = 0
+        self._was_lost = False  # since the last Start
+        self._unique: str | None = None  # what the detector calls the series that it announced last
+        self._newest, self._before = -1, 0  # largest series told; what to add to the detector's numbers
 
     def __enter__(self) -> Self:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=self._connections)
@@ -58,10 +63,12 @@ class Stream2Source:
         # A detector whose cable was pulled says nothing: ask its system every 2 s.
         for option, value in KEEP_ALIVE.items():
             self._socket.setsockopt(option, value)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        # Not EVENT_CONNECTED: whatever else listens there (a wrong port) is no detector.
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._look_at = now() + LOOK_AFTER
         try:
             for _ in range(self._connections):
-                self._socket.connect(self._endpoint)
+                self._socket.connect(f"tcp://{self._host}:{self._port}")
         except zmq.ZMQError as error:
             self.__exit__(None, None, None)
             raise InputError(f"cannot be reached ({error})", field="--source", found=self.name) from None
@@ -87,16 +94,41 @@ class Stream2Source:
                 message = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            records.append(dectris.read(message, now(), channel=self._channel, first=self._first))
-        return records
+            records.append(self._numbered(dectris.read(message, now(), channel=self._channel, first=self._first)))
+        return records or self._why_not_connected()
+
+    def _numbered(self, record: Start | EncodedFrame | End | Corrupt) -> Record:
+        """The record with a number of its series that grows, whatever the detector's own do: those of a detector that
+        was switched off and on begin again.
+        """
+        if record.series is None:
+            return record
+        if isinstance(record, Start):
+            number, unique = record.series + self._before, record.metadata.get("detector series_unique_id")
+            if self._was_lost and (number < self._newest or (number == self._newest and unique != self._unique)):
+                self._before = self._newest + 1 - record.series
+            self._was_lost, self._unique = False, unique
+        if isinstance(record, Start | EncodedFrame):
+            self._newest = max(self._newest, record.series + self._before)
+        return replace(record, series=record.series + self._before) if self._before else record
 
     def _connections_changed(self) -> list[Record]:
         records: list[Record] = []
         while self._monitor.poll(0):
-            connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_CONNECTED
-            before, self._connected = self._connected, self._connected + (1 if connected else -1)
-            if self._connected > 0 and before <= 0:
+            connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            before, self._connected = self._connected, max(self._connected + (1 if connected else -1), 0)
+            if self._connected > 0 and before == 0:
                 records.append(SourceBack(now()))
-            elif self._connected <= 0 and before > 0:
-                records.append(SourceLost(f"{self.name} closed the connection", now()))
+            elif self._connected == 0 and before > 0:
+                self._was_lost = True
+                self._look_at = now() + LOOK_AFTER
+                records.append(SourceLost("it closed the connection", now()))
         return records
+
+    def _why_not_connected(self) -> list[Record]:
+        """The likely cause, now and then, while there is no connection."""
+        if self._connected or now() < self._look_at:
+            return []
+        reason = unreachable(self._host, self._port) or "what answers there is no stream2 (ZeroMQ): is the port right?"
+        self._look_at = now() + LOOK_AGAIN
+        return [SourceLost(reason, now())]
