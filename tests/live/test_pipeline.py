@@ -147,12 +147,18 @@ def test_kept_frames_are_the_scan(trained, scan):
 
 
 def test_frames_of_wider_numbers_are_not_kept_cut_off(trained, scan):
-    wide = [replace(record, frame=record.frame.astype(np.uint32)) for record in frames_of(scan, range(64, 80))]
-    steps = [[start_of(scan), *frames_of(scan, range(64)), *positions_of(scan)], 0.3, [*wide, End(80, "end")]]
     kept = []
-    _, [(live, found)] = run(trained.model, steps, keep_frames=True, follow_up=(lambda live, *_: kept.append(len(kept_scan(live))),))
+
+    def count(live, result, given_up):
+        kept.append(len(kept_scan(live)))
+
+    wide = [replace(record, frame=record.frame.astype(np.uint64)) for record in frames_of(scan, range(64, 80))]
+    steps = [[start_of(scan), *frames_of(scan, range(64)), *positions_of(scan)], 0.3, [*wide, End(80, "end")]]
+    _, [(live, found)] = run(trained.model, steps, keep_frames=True, follow_up=(count,))
     assert kept == [64] and found.summary["counters"]["stitched"] == 80
-    assert any("frames of uint32 among others of uint16: not kept" in warning for warning in live.intake.warnings)
+    assert any(
+        f"frames of uint64 among others of {scan.frames.dtype}: not kept" in warning for warning in live.intake.warnings
+    )
 
 
 def test_positions_in_metres_and_in_pixels_are_the_same_place(trained, scan):
