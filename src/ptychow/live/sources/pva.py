@@ -113,9 +113,8 @@ class Channels:
             reached = port.isdigit() and unreachable(host, int(port))
             why = f"{self._server} {reached or 'knows no such channel'}"
         self._look_at = now() + LOOK_AGAIN
-        for name in self._missing:
-            self._missing[name] = why
-        yield name, self._lost()
+        self._missing = dict.fromkeys(self._missing, why)
+        yield next(iter(self._missing)), self._lost()
 
     def _news(self, name: str, update: Value) -> Value | Corrupt | None:
         """The update itself where it is new; what to say of it otherwise, if there was anything in it."""
