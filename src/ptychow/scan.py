@@ -232,6 +232,12 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
 
 
+def _listed(chosen: NDArray[np.bool_]) -> str:
+    """The first numbers of what is chosen (N,), for a message."""
+    numbers = np.flatnonzero(chosen)
+    return ",".join(map(str, numbers[:20])) + (",..." if len(numbers) > 20 else "")
+
+
 def _check(scan: Scan) -> None:
     """Raise InputError for the first part of the scan that does not fit."""
 
@@ -265,7 +271,7 @@ def _check(scan: Scan) -> None:
             name,
             f"{bad.sum()} not finite (first at index {bad.argmax()})",
             "finite numbers",
-            f"Leave these frames out: --map drop={','.join(map(str, np.flatnonzero(bad)[:20]))} ({UNPAIRED})",
+            f"Leave these frames out: --map drop={_listed(bad)} ({UNPAIRED})",
         )
     require(scan.saturation is None or scan.saturation > 0, "saturation", scan.saturation, "counts above 0, or none")
     require(scan.position_unit in ("m", "px"), "position_unit", scan.position_unit, "m or px")

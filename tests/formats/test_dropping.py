@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tifffile
 from layouts import FRAMES
+from test_cxi import full_scan
 
 from conftest import small_scan
 from ptychow.errors import InputError
 from ptychow.formats import read_scan, write_scan
+from ptychow.formats.nexus import write_scan as write_nexus
 
 COUNT = len(FRAMES)
 KEPT = [index for index in range(COUNT) if index not in (1, COUNT - 1)]
@@ -50,19 +52,41 @@ def test_frames_are_left_out_before_they_need_a_position(write, positions, tmp_p
     assert scan.raster is None
 
 
+@pytest.mark.parametrize(("write", "name"), [(write_scan, "scan.cxi"), (write_nexus, "scan.nxs")])
+def test_all_that_belongs_to_a_frame_goes_with_it(write, name, tmp_path):
+    """Also where a file keeps more than frames and positions, and an aborted scan has fewer of these."""
+    whole = full_scan()
+    write(tmp_path / name, whole)
+    kept = [*range(2, len(whole) - 1)]
+    found = read_scan(tmp_path / name, mapping={"drop": "0,1,-1"})
+    np.testing.assert_array_equal(found.frames[:], whole.frames[kept])
+    np.testing.assert_allclose(found.positions, whole.positions[kept])
+    np.testing.assert_allclose(found.nominal_positions, whole.nominal_positions[kept])
+    np.testing.assert_allclose(found.label_patches[:], whole.label_patches[kept])
+    assert found.raster is None and found.object is not None
+    place, last = "entry_1/sample_1/geometry_1/translation", len(whole) - 1
+    with h5py.File(tmp_path / name, "a") as file:
+        few, unit = file[place][:last], file[place].attrs["units"]
+        del file[place]
+        file[place] = few
+        file[place].attrs["units"] = unit
+    with pytest.raises(InputError, match=rf"{last} positions for {last + 1} frames.*--map drop={last}:"):
+        read_scan(tmp_path / name)
+    np.testing.assert_array_equal(
+        read_scan(tmp_path / name, mapping={"drop": f"{last}:"}).frames[:], whole.frames[:last]
+    )
+
+
 def test_points_that_an_encoder_lost(tmp_path):
-    """Also of a file that is a CXI file otherwise: its frames are named, and it is read as any HDF5."""
     scan = small_scan(lines=3)
     lost = np.array(scan.positions)
     lost[[2, 5]] = np.nan
     write_scan(tmp_path / "scan.cxi", scan)
     with h5py.File(tmp_path / "scan.cxi", "a") as file:
         file["entry_1/sample_1/geometry_1/translation"][:, :2] = lost[:, ::-1]
-        file["yx"] = lost
     with pytest.raises(InputError, match=r"2 not finite.* --map drop=2,5 "):
         read_scan(tmp_path / "scan.cxi")
-    mapping = {"frames": "/entry_1/data_1/data", "positions": "/yx", "position_unit": "px", "drop": "2,5"}
-    found = read_scan(tmp_path / "scan.cxi", mapping=mapping)
+    found = read_scan(tmp_path / "scan.cxi", mapping={"drop": "2,5"})
     kept = np.isfinite(lost).all(axis=1)
     np.testing.assert_array_equal(found.frames[:], scan.frames[kept])
     np.testing.assert_array_equal(found.positions, scan.positions[kept])

@@ -50,6 +50,7 @@ from numpy.typing import NDArray
 from ptychow._version import __version__
 from ptychow.errors import InputError
 from ptychow.files import to_json
+from ptychow.formats import dropping
 from ptychow.formats.base import Format
 from ptychow.formats.cxi_mask import INVALID
 from ptychow.formats.cxi_reading import (
@@ -195,4 +196,6 @@ def _write_object(file: h5py.File, image: ObjectImage, group: str = IMAGE) -> No
     file[group].attrs["source"] = image.source
 
 
-FORMAT = Format(name="cxi", title="CXI", recognises=recognises, read=read, keys={}, write=write_scan, suffix=".cxi")
+FORMAT = Format(
+    name="cxi", title="CXI", recognises=recognises, read=read, keys=dropping.KEYS, write=write_scan, suffix=".cxi"
+)

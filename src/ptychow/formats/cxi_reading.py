@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
+from ptychow.formats import dropping
 from ptychow.formats.cxi_mask import read_masks
 from ptychow.formats.hdf5_files import (
     attribute_text,
@@ -36,7 +37,7 @@ from ptychow.formats.hdf5_files import (
 from ptychow.formats.lazy import HDF5Frames
 from ptychow.formats.probes import probe_modes
 from ptychow.formats.units import ELECTRONVOLT, metres, wavelength_of
-from ptychow.scan import Geometry, ObjectImage, Scan
+from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
 
 SOURCE = "entry_1/instrument_1/source_1"
 DETECTOR = "entry_1/instrument_1/detector_1"
@@ -74,7 +75,8 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     with open_hdf5(path) as file:
         frames = HDF5Frames.open(path, _first(file, FRAMES, path, "frames"))
         translation = read_translation(file, _first(file, TRANSLATION, path, "positions"), path)
-        return complete(file, path, frames, translation, _geometry(file, path))
+        kept = dropping.kept_frames(frames.shape[0], path, mapping)
+        return complete(file, path, frames, translation, _geometry(file, path), kept)
 
 
 def complete(
@@ -83,17 +85,21 @@ def complete(
     frames: HDF5Frames,
     translation: tuple[NDArray[np.float64], str],
     geometry: Geometry,
+    kept: NDArray[np.bool_],
 ) -> Scan:
     """The Scan of what has been read and of all that CXI keeps at known places.
 
-    translation: positions (N, 2), (row, column), and their unit, "m" or "px".
+    translation: positions (N, 2), (row, column), and their unit, "m" or "px". kept: (N,) which frames are wanted.
     """
     _refuse_near_field(file, path)
-    positions, unit = translation
-    scan = Scan(frames, positions, "px" if unit == "px" else "m", geometry, raster=frames.raster, name=path.name)
+    unit: PositionUnit = "px" if translation[1] == "px" else "m"
+    positions = dropping.positions_of(translation[0], kept)
+    scan = Scan(dropping.images_of(frames, kept), positions, unit, geometry, name=path.name)
     own_positions, own_patches = f"{OWN}/nominal_translation", f"{OWN}/label_patches"
-    raster = read_hdf5_numbers(file, f"{OWN}/raster", path, 2)
-    mask, words = read_masks(file, MASKS, path, len(scan), scan.frame_shape)
+    raster = read_hdf5_numbers(file, f"{OWN}/raster", path, 2) or frames.raster
+    patches = HDF5Frames.open(path, own_patches) if holds(file, own_patches, path) else None
+    nominal = read_translation(file, own_positions, path)[0] if holds(file, own_positions, path) else None
+    mask, words = read_masks(file, MASKS, path, len(kept), scan.frame_shape)
     picture = holds(file, f"{IMAGE}/data", path)
     placed = picture and "origin_px" in file[IMAGE].attrs
     remarks = {"mask": words} if words else {}
@@ -105,9 +111,9 @@ def complete(
         saturation=read_hdf5_number(file, f"{OWN}/saturation", path),
         probe=probe_modes(read_hdf5_complex(file, PROBE, path)) if holds(file, PROBE, path) else None,
         object=_object(file, path) if placed else None,
-        label_patches=HDF5Frames.open(path, own_patches) if holds(file, own_patches, path) else None,
-        nominal_positions=read_translation(file, own_positions, path)[0] if holds(file, own_positions, path) else None,
-        raster=scan.raster if raster is None else (int(raster[0]), int(raster[1])),
+        label_patches=None if patches is None else dropping.images_of(patches, kept),
+        nominal_positions=None if nominal is None else dropping.positions_of(nominal, kept),
+        raster=(int(raster[0]), int(raster[1])) if raster and kept.all() else None,
         metadata={**remarks, **_metadata(file, path)},
     )
 

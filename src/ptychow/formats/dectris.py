@@ -63,11 +63,11 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     given, unit = position_files.needed(path, mapping)
     with open_hdf5(path) as file:
         stored, channel = _frames(file, path, mapping)
-        frames, positions = dropping.paired(stored, given, path, mapping)
+        kept = dropping.kept_frames(stored.shape[0], path, mapping)
         facts = read_detector_facts(file, path, channel)
         return Scan(
-            frames=frames,
-            positions=positions,
+            frames=dropping.images_of(stored, kept),
+            positions=dropping.positions_of(given, kept),
             position_unit=unit,
             geometry=facts.geometry,
             mask=facts.mask,

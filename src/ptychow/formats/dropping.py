@@ -19,17 +19,22 @@ from ptychow.scan import Frames, Subset
 KEYS = {"drop": "frames to leave out: numbers from 0 and FIRST:LAST, such as 17,390:"}
 
 
-def paired(
-    frames: Frames, positions: NDArray[np.float64], path: Path, mapping: Mapping[str, str]
-) -> tuple[Frames, NDArray[np.float64]]:
-    """Frames (N, H, W) and positions without what the mapping leaves out.
+def kept_frames(count: int, path: Path, mapping: Mapping[str, str]) -> NDArray[np.bool_]:
+    """(count,) which of the stored frames the mapping does not leave out: all without its key.
 
     Raises InputError for no frames' numbers, and where none is left.
     """
-    if "drop" not in mapping:
-        return frames, positions
-    kept = ~chosen_frames(mapping["drop"], frames.shape[0], "drop")
-    if not kept.any():
+    kept = ~chosen_frames(mapping["drop"], count, "drop") if "drop" in mapping else np.ones(count, bool)
+    if count and not kept.any():
         raise InputError("leaves no frame", file=path, field="drop", found=mapping["drop"])
-    together = len(positions) == len(kept)
-    return Subset(frames, np.flatnonzero(kept)), positions[kept] if together else positions
+    return kept
+
+
+def images_of(images: Frames, kept: NDArray[np.bool_]) -> Frames:
+    """Those of the images (N, H, W) that are kept (N,), still on disk."""
+    return images if kept.all() else Subset(images, np.flatnonzero(kept))
+
+
+def positions_of(positions: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The positions of the frames that are kept (N,), of (N, 2); those of another number are of these alone."""
+    return positions[kept] if len(positions) == len(kept) else positions

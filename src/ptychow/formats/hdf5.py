@@ -55,17 +55,17 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         _require_keys(file, path, mapping)
         stored = HDF5Frames.open(path, mapping["frames"])
         given, unit = _positions(file, path, mapping)
-        frames, positions = dropping.paired(stored, given, path, mapping)
+        kept = dropping.kept_frames(stored.shape[0], path, mapping)
         return Scan(
-            frames=frames,
-            positions=positions,
+            frames=dropping.images_of(stored, kept),
+            positions=dropping.positions_of(given, kept),
             position_unit=unit,
             geometry=_geometry(file, path, mapping),
             mask=_mask(file, path, mapping),
             saturation=_number(file, path, mapping, "saturation"),
             probe=_probe(file, path, mapping),
             object=_object(file, path, mapping),
-            raster=stored.raster if frames is stored else None,
+            raster=stored.raster if kept.all() else None,
             name=path.name,
             metadata={f"mapping {key}": value for key, value in mapping.items()},
         )

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import cxi
+from ptychow.formats import cxi, dropping
 from ptychow.formats.base import Format
 from ptychow.formats.cxi_mask import read_masks
 from ptychow.formats.cxi_reading import (
@@ -106,12 +106,13 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             pixel_size=read_hdf5_number(file, f"{OWN}/pixel_size", path),
         )
         translation = _positions(file, path, entry or "entry_1", detector, sample, stored)
-        scan = complete(file, path, frames, translation, geometry)
-        if scan.raster is None and stored.raster is not None:
+        kept = dropping.kept_frames(stored.shape[0], path, mapping)
+        scan = complete(file, path, frames, translation, geometry, kept)
+        if scan.raster is None and kept.all():
             scan = replace(scan, raster=stored.raster)
         if scan.mask is None:
             names = (f"{detector}/mask", f"{detector}/pixel_mask")
-            scan = replace(scan, mask=read_masks(file, names, path, len(scan), scan.frame_shape)[0])
+            scan = replace(scan, mask=read_masks(file, names, path, len(kept), scan.frame_shape)[0])
         return scan
 
 
@@ -257,5 +258,11 @@ def _motor(file: h5py.File, sample: str, axis: str, path: Path) -> str:
 
 
 FORMAT = Format(
-    name="nxcxi", title="NeXus NXcxi_ptycho", recognises=recognises, read=read, keys={}, write=write_scan, suffix=".nxs"
+    name="nxcxi",
+    title="NeXus NXcxi_ptycho",
+    recognises=recognises,
+    read=read,
+    keys=dropping.KEYS,
+    write=write_scan,
+    suffix=".nxs",
 )

@@ -100,11 +100,12 @@ def recognises(path: Path) -> bool:
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan of a stack and a file of positions. Raises InputError for what is missing or damaged."""
     given, unit = position_files.needed(path, mapping)
-    frames, positions = dropping.paired(TiffFrames.open(path), given, path, mapping)
+    stored = TiffFrames.open(path)
+    kept = dropping.kept_frames(stored.shape[0], path, mapping)
     energy = mapped_number(mapping, "energy_ev", path)
     return Scan(
-        frames=frames,
-        positions=positions,
+        frames=dropping.images_of(stored, kept),
+        positions=dropping.positions_of(given, kept),
         position_unit=unit,
         geometry=Geometry(
             wavelength=wavelength_of(energy * ELECTRONVOLT if energy else None),
