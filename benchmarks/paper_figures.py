@@ -26,14 +26,14 @@ CAPTIONS = {
 
 
 def draw(results: Results, scale: Scale, folder: Path, cache: Path) -> list[str]:
-    """Draw what can be drawn into `folder`; pictures whose predictions are not at hand stay. Their Markdown."""
+    """Draw what can be drawn into `folder`; pictures of which a prediction is not at hand stay. Their Markdown."""
     trainings = [Training(network, recipe) for recipe in ("paper", "ptychow") for network in TABLE]
     predictions = {
         f"{LEARNERS[training.network].title}, {training.recipe}": cache / f"{training.name}.npz"
         for training in trainings
-        if results.of(training) and (cache / f"{training.name}.npz").exists()
+        if results.of(training)
     }
-    if predictions:
+    if predictions and all(path.exists() for path in predictions.values()):
         stitched_figure(folder / "stitched.png", predictions)
         points_figure(folder / "points.png", predictions)
     steps = {LEARNERS[name].title: step_curve(results.seeds(name, "paper")) for name in TABLE}

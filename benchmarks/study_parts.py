@@ -24,18 +24,20 @@ from ptychow.optics.twins import COUNTS, STEP, twin
 from ptychow.patches import PatchExtractor
 from ptychow.reconstruction import reconstruct
 from ptychow.scan import ObjectImage, Scan
-from ptychow.solver import Progress, illumination, label
+from ptychow.solver import METHODS, Progress, illumination, label
 from ptychow.training import recipe_named, steps_per_epoch, train
 
 PATCH = "weighted_phase_unexplained_variance"
 STITCHED = "phase_unexplained_variance"
 DOSE_FACTORS = (1e-4, 1e-3, 1e-2, 1 / 16, 0.1, 1 / 4, 1.0, 4.0, 16.0)
 STRIDES = (1, 2, 3, 4, 6, 8)
-LSQML_EPOCHS = (1, 2, 5, 10, 20, 40)
+ENGINE_EPOCHS = (1, 2, 5, 10, 20, 40, 80)
+OVERLAP_EPOCHS = 40  # of LSQML at the shortest step; with fewer frames as many more
 DEFOCUS = (2.0e-6, 2.75e-6, 3.5e-6, 4.25e-6, 5.0e-6, 7.0e-6)
 OWN_DEFOCUS = 3.5e-6
 LIT = 0.1  # of the largest illumination: pixels that count in stitched objects
 STEPS, BATCH_SIZE = 1500, 16
+DEFOCUS_STEPS = 6000  # after 1,500 its error at its own defocus hides what another does
 
 
 def paper_model(training: Training, output: Path, scale: Scale = SCALES["small"]) -> Model:
@@ -96,18 +98,23 @@ def count_limits(factors: Sequence[float], errors: Sequence[float]) -> tuple[flo
 
 
 def overlap(output: Path) -> dict[str, Any]:
-    """W3 and LSQML on every n-th line and column of 32 x 32 points of the leak-free block."""
+    """W3 and LSQML on every n-th line and column of 32 x 32 points of the leak-free block.
+
+    LSQML sees as many patterns at every step: fewer frames, more epochs.
+    """
     model = paper_model(Training("w3", "ptychow"), output)
     rows = []
     for stride in STRIDES:
         scan = twin(TWIN, 0, lines=slice(125, 157, stride), columns=slice(105, 137, stride), workers=1)
         truth = Truth(scan)
-        labelled = label(replace(scan, object=None), epochs=LSQML_EPOCHS[-1], device="cpu")
+        epochs = OVERLAP_EPOCHS * stride**2
+        labelled = label(replace(scan, object=None), epochs=epochs, device="cpu")
         assert labelled.scan.object is not None
         rows.append(
             {
                 "step_px": STEP * stride,
                 "frames": len(scan),
+                "lsqml_epochs": epochs,
                 "w3": truth.error(reconstruct(scan, model, device="cpu").image, NETWORK),
                 "lsqml": truth.error(labelled.scan.object, ITERATIVE),
             }
@@ -149,7 +156,7 @@ def samples(output: Path) -> dict[str, Any]:
 
 def defocus(output: Path) -> dict[str, Any]:
     """W3 trained at one defocus, tested at others; and what the Model says before it is forced."""
-    model = _trained("labyrinth")
+    model = _trained("labyrinth", DEFOCUS_STEPS)
     rows = []
     for metres in DEFOCUS:
         scan = _experiment("labyrinth", seed=1, metres=metres).run()
@@ -159,7 +166,7 @@ def defocus(output: Path) -> dict[str, Any]:
             said = f"refused: {refusal}"
         numbers = evaluate(model, scan, device="cpu", force=True)
         rows.append({"defocus_m": metres, "unexplained": _patch_error(numbers), "said": said})
-    return {"rows": rows, "own": OWN_DEFOCUS}
+    return {"rows": rows, "own": OWN_DEFOCUS, "steps": DEFOCUS_STEPS}
 
 
 def _experiment(sample: str, *, seed: int, metres: float = OWN_DEFOCUS) -> Experiment:
@@ -175,10 +182,10 @@ def _experiment(sample: str, *, seed: int, metres: float = OWN_DEFOCUS) -> Exper
     )
 
 
-def _trained(sample: str) -> Model:
+def _trained(sample: str, steps: int = STEPS) -> Model:
     scan = _experiment(sample, seed=0).run()
     recipe = recipe_named("ptychow", batch_size=BATCH_SIZE, keep="last")
-    epochs = max(1, round(STEPS / steps_per_epoch(len(scan), recipe)))
+    epochs = max(1, round(steps / steps_per_epoch(len(scan), recipe)))
     recipe = recipe.model_copy(update={"epochs": epochs})
     return train(scan, "w3", recipe, split="none", device="cpu", precision="bf16").model
 
@@ -187,25 +194,42 @@ def _patch_error(found: Evaluation) -> float:
     return found.patches[PATCH]
 
 
-def iterative(output: Path) -> dict[str, Any]:
-    """Error against seconds on the leak-free block: trained networks, and LSQML after more and more epochs."""
-    scan = twin(TWIN, 0, lines=slice(121, 161), columns=slice(101, 161), workers=1)
+def networks(output: Path) -> dict[str, Any]:
+    """Error and seconds of trained networks on the leak-free block: all three of the `paper` recipe."""
+    scan = _leak_free_block()
     truth = Truth(scan)
-    points: dict[str, list[tuple[float, float]]] = {"lsqml": []}
+    points = {}
     for network in ("w3", "w1", "ptychonn"):
-        # The recipe that all three learn from.
         model = paper_model(Training(network, "paper"), output)
         started = time.process_time()
         image = reconstruct(scan, model, device="cpu").image
         points[network] = [(time.process_time() - started, truth.error(image, NETWORK))]
+    return {"points": points, "frames": len(scan)}
+
+
+def engines(output: Path) -> dict[str, Any]:
+    """Error against seconds of every iterative method on the same block, after more and more epochs."""
+    scan = _leak_free_block()
+    points = {method: _way(scan, method) for method in METHODS}
+    return {"points": points, "epochs": ENGINE_EPOCHS, "frames": len(scan)}
+
+
+def _way(scan: Scan, method: str) -> list[tuple[float, float]]:
+    """(processor seconds, error) after each of `ENGINE_EPOCHS`."""
+    truth = Truth(scan)
+    points: list[tuple[float, float]] = []
     began, own = time.process_time(), 0.0
 
     def record(progress: Progress) -> None:
         nonlocal own
-        if progress.epoch in LSQML_EPOCHS:
+        if progress.epoch in ENGINE_EPOCHS:
             now = time.process_time()
-            points["lsqml"].append((now - began - own, truth.error(progress.estimate().object, ITERATIVE)))
+            points.append((now - began - own, truth.error(progress.estimate().object, ITERATIVE)))
             own += time.process_time() - now
 
-    label(replace(scan, object=None), epochs=LSQML_EPOCHS[-1], device="cpu", on_epoch=record)
-    return {"points": points, "lsqml_epochs": LSQML_EPOCHS, "frames": len(scan)}
+    label(replace(scan, object=None), method=method, epochs=ENGINE_EPOCHS[-1], device="cpu", on_epoch=record)
+    return points
+
+
+def _leak_free_block() -> Scan:
+    return twin(TWIN, 0, lines=slice(121, 161), columns=slice(101, 161), workers=1)

@@ -63,6 +63,16 @@ def test_a_scan_larger_than_memory_is_streamed(trained):
     assert sum(frames.chunks) < 1200 + 2 * SAMPLE_FRAMES + 5 * CHECKED_FRAMES
 
 
+@pytest.mark.parametrize(
+    ("positions", "words"), [(lambda p: p * 0, "all positions are the same"), (lambda p: p * 1e-3, "cannot be right")]
+)
+def test_positions_of_no_scan_are_refused_unless_forced(positions, words, trained, scan):
+    wrong = replace(scan, positions=positions(scan.positions))
+    with pytest.raises(InputError, match=words):
+        reconstruct(wrong, trained.model, device="cpu")
+    assert any(words in said for said in reconstruct(wrong, trained.model, device="cpu", force=True).warnings)
+
+
 def test_patches_spooled_to_a_file_give_the_same_image(trained, scan, monkeypatch, tmp_path):
     expected = reconstruct(scan, trained.model, device="cpu", keep_patches=True)
     made = []

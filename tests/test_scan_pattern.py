@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptychow.scan_pattern import scan_pattern
+from ptychow.scan_pattern import impossible, scan_pattern
 
 RNG = np.random.default_rng(11)
 
@@ -36,3 +36,21 @@ def test_patterns(positions, kind):
     assert found.kind == kind
     if kind == "raster":
         assert found.step == pytest.approx(3.0 if found.step > 1 else 3e-8, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        (raster(4, 5, 3.0), None),
+        (raster(4, 5, 64.0), None),
+        (raster(1, 1, 3.0), None),
+        (np.ones((4, 2)), "all positions are the same"),
+        (raster(4, 5, 65.0), "a step of 65 object pixels cannot be right"),
+        (raster(4, 5, 3e-8), "a step of 3e-08 object pixels cannot be right"),
+    ],
+)
+def test_what_no_stage_can_have_done_is_told(positions, words):
+    pattern = scan_pattern(positions)
+    found = impossible(pattern, pattern.step, 64)
+    assert found is None if words is None else found.startswith(words)
+    assert pattern.kind == "single point" or impossible(pattern, None, 64) is None

@@ -16,7 +16,7 @@ from ptychow.detector_steps import NOT_FINITE_REMEDY
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
 from ptychow.scan import Scan
-from ptychow.scan_pattern import ScanPattern, scan_pattern
+from ptychow.scan_pattern import ScanPattern, impossible, scan_pattern
 from ptychow.words import counted
 
 CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
@@ -109,17 +109,14 @@ class Inspection:
         return None if pixel is None else self.pattern.step / pixel
 
     @property
-    def step_is_wrong(self) -> bool:
-        """Whether the step, in object pixels, can be no scan's."""
-        step = self.step_px
-        return (
-            step is not None and self.pattern.kind != "single point" and not 0.01 <= step <= min(self.scan.frame_shape)
-        )
+    def impossible_positions(self) -> str | None:
+        """What can be no scan's about the positions, in words."""
+        return impossible(self.pattern, self.step_px, min(self.scan.frame_shape))
 
     @property
     def overlap(self) -> tuple[float, str] | None:
         """(1 - step / beam diameter, in words what it rests on), or None where that cannot be known."""
-        if self.step_px is None or self.step_is_wrong:
+        if self.step_px is None or self.impossible_positions:
             return None
         if self.beam_diameter is not None:
             return 1 - self.step_px / self.beam_diameter, f"beam of {self.beam_diameter:.1f} px, from the probe"
@@ -290,16 +287,13 @@ def _wrong_with_geometry(found: Inspection) -> Iterator[str]:
     if scan.geometry.pixel_size is None:
         stop = "; positions in metres cannot be used without it" if scan.position_unit == "m" else ""
         yield f"the object's pixel size is unknown, so a Model's cannot be checked against it{stop} (--pixel-size-nm)"
-    if pattern.kind == "single point":
-        yield "all positions are the same"
-    elif pattern.repeated:
+    if pattern.repeated and pattern.kind != "single point":
         yield f"{pattern.repeated:,} positions occur more than once"
-    step = found.step_px
-    if step is not None and pattern.kind != "single point":
-        if found.step_is_wrong:
-            yield f"a step of {step:.3g} object pixels cannot be right: check the unit of positions and the pixel size"
-        elif found.beam_diameter is not None and step > 0.7 * found.beam_diameter:
-            yield f"little overlap: steps of {step:.1f} px under a beam of {found.beam_diameter:.1f} px"
+    step, diameter = found.step_px, found.beam_diameter
+    if found.impossible_positions:
+        yield found.impossible_positions
+    elif step is not None and diameter is not None and step > 0.7 * diameter:
+        yield f"little overlap: steps of {step:.1f} px under a beam of {diameter:.1f} px"
     if scan.probe is None:
         return
     if scan.probe.shape[1:] != scan.frame_shape:

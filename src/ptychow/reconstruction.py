@@ -24,6 +24,7 @@ from ptychow.formats.cxi import write_reconstruction
 from ptychow.likeness import Light
 from ptychow.model import CHECKED_FRAMES, FORCED, OWN_LIBRARIES, Model, software_versions
 from ptychow.scan import Geometry, ObjectImage, Scan
+from ptychow.scan_pattern import impossible, scan_pattern
 from ptychow.stitch import Canvas, Patches, central_crop, probe_weight, solve_constants
 from ptychow.trust import WINDOW, FrameSample, Verdict, Watch, judge, object_residual
 from ptychow.words import counted
@@ -127,9 +128,9 @@ def reconstruct(
     keep_patches: give them back too (in memory). advance: called with the number of frames finished; on_sweep: then,
     while their patches are brought to one constant, as `solve_constants` has it. Frames without counts are left out,
     with a warning: a network would make an object of them too.
-    Raises MismatchError, and InputError for bad frames or positions.
+    Raises MismatchError, and InputError for bad frames or positions (that can be no scan's: unless forced).
     """
-    warnings = model.check(scan, force)
+    warnings = [*model.check(scan, force), *_check_positions(scan, force)]
     preparation = model.prepare_for(scan, scale)
     weight = patch_weight(model, stitching)
     first = None
@@ -187,6 +188,18 @@ def reconstruct(
         saturated_pixels=passed.saturated,
         network_frames_per_second=len(scan) / passed.seconds,
     )
+
+
+def _check_positions(scan: Scan, force: bool) -> list[str]:
+    """What can be no scan's about the positions, as `Model.check` tells it; raises InputError unless `force`."""
+    positions = scan.positions_px
+    pattern = scan_pattern(positions)
+    found = impossible(pattern, pattern.step, min(scan.frame_shape))
+    if found and not force:
+        raise InputError(
+            found, file=scan.name, field="positions", remedy="Correct them (--map, --positions), or --force"
+        )
+    return [FORCED + found] if found else []
 
 
 def finished(

@@ -12,6 +12,8 @@ from scipy.stats import spearmanr
 # Points of a raster lie on their lines within this part of a step; a spiral's radii grow with the index.
 LINE_WIDTH = 0.3
 SPIRAL_CORRELATION = 0.95
+# Object pixels: stages do not step less.
+SHORTEST_STEP = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,19 @@ def scan_pattern(positions: NDArray[np.float64]) -> ScanPattern:
     radius = np.hypot(*(positions - positions.mean(axis=0)).T)
     grows = len(places) > 8 and spearmanr(np.arange(len(radius)), radius).statistic > SPIRAL_CORRELATION
     return ScanPattern("spiral" if grows else "irregular", step, extent, None, repeated)
+
+
+def impossible(pattern: ScanPattern, step_px: float | None, side: int) -> str | None:
+    """What can be no scan's about its positions, in words, or None: all are the same, or the step is far too long or
+    too short.
+
+    step_px: the pattern's step in object pixels, None where they are unknown. side: of the frames, pixels.
+    """
+    if pattern.kind == "single point":
+        return "all positions are the same" if pattern.repeated else None
+    if step_px is None or SHORTEST_STEP <= step_px <= side:
+        return None
+    return f"a step of {step_px:.3g} object pixels cannot be right: check the unit of positions and the pixel size"
 
 
 def _levels(values: NDArray[np.float64], tolerance: float) -> int:

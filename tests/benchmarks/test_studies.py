@@ -45,12 +45,13 @@ FOUND = {
         "unexplained": {"sqrt": [0.4, 0.1], "raw": [0.9, 0.2]},
         "limits": {"sqrt": [0.1, 1.0], "raw": [0.3, 1.0]},
     },
-    "iterative": {
-        "points": {"lsqml": [[9.0, 0.2], [20.0, 0.01]], "w3": [[3.0, 0.1]]},
-        "lsqml_epochs": [1, 2],
+    "networks": {"points": {"w3": [[3.0, 0.1]]}, "frames": 2400},
+    "engines": {
+        "points": {"lsqml": [[9.0, 0.2], [20.0, 0.01]], "epie": [[9.0, 0.2], [20.0, 0.19]]},
+        "epochs": [1, 2],
         "frames": 2400,
     },
-    "overlap": {"rows": [{"step_px": 3, "frames": 1024, "w3": 0.1, "lsqml": 0.01}]},
+    "overlap": {"rows": [{"step_px": 3, "frames": 1024, "w3": 0.1, "lsqml": 0.01, "lsqml_epochs": 40}]},
     "samples": {"table": {name: dict.fromkeys(SAMPLES, 0.5) for name in SAMPLES}},
 }
 
@@ -62,8 +63,8 @@ def test_the_page_shows_what_there_is_and_says_what_is_missing(tmp_path, monkeyp
     monkeypatch.setattr("sys.argv", ["studies.py", "--report-only", "--output", str(tmp_path)])
     studies.main()
     page = (tmp_path / "studies.md").read_text()
-    assert "x0.1 to x1" in page and "LSQML, 2 epochs" in page and page.count("Not measured yet.") == 1
-    for picture in ("dose", "iterative", "overlap"):
+    assert "x0.1 to x1" in page and "off the error of LSQML." in page and page.count("Not measured yet.") == 1
+    for picture in ("dose", "engines", "overlap"):
         assert f"studies/{picture}.png" in page and (tmp_path / "studies" / f"{picture}.png").exists()
 
 
