@@ -58,7 +58,7 @@ def off_centre() -> dict:
 FAULTS = {
     "NaN": (with_values((3, 4, 5), np.nan, np.float32), "1 value of otherwise good pixels, in frames 3. Mask these"),
     "wrapped": (with_values((slice(None), 16, 16), -5, np.int16), "20 values are negative 16-bit integers"),
-    "negative": (with_values((slice(None), 16, 16), -5, np.float32), "20 values are negative: background"),
+    "negative": (with_values((slice(None), 16, 16), -5, np.float32), "20 values below zero: background"),
     "empty frames": (with_values(slice(3, 5), 0), "all zero: 2 of 20 frames (first: 3)"),
     "all empty": (with_values(slice(None), 0), "all zero: 20 of 20 frames (first: 0)"),
     "dim": (with_values(7, 1), "less than half the median counts: 1 frame (first: 7)"),

@@ -132,6 +132,25 @@ def test_swapped_quarters_extra_frames_and_nan_pixels_can_all_be_put_right(scan,
     np.testing.assert_array_equal(found.positions, scan.positions[kept])
 
 
+@pytest.mark.parametrize("what", ["zero", "wrap"])
+def test_negative_integers_are_what_one_says_they_are(what, scan, tmp_path, ptychow):
+    counts = scan.frames[:].astype(np.int32)
+    bright = counts * (60000 // counts.max())
+    stored, expected = {
+        "zero": (counts - 3, np.maximum(counts - 3, 0)),
+        "wrap": (np.where(bright > 32767, bright - 65536, bright), bright),
+    }[what]
+    write_scan(tmp_path / "raw.cxi", replace(scan, frames=stored))
+    code, _, complaint = ptychow("prepare", tmp_path / "raw.cxi", "-o", tmp_path / "p.cxi")
+    assert code == 2 and "negative counts" in complaint and "ptychow prepare --negative" in complaint
+    code, _, complaint = ptychow("prepare", tmp_path / "raw.cxi", "--negative", what, "-o", tmp_path / "p.cxi")
+    assert (code, complaint) == (0, "")
+    found = read_scan(tmp_path / "p.cxi")
+    good = np.ones(scan.frame_shape, bool) if found.mask is None else found.mask
+    np.testing.assert_array_equal(found.frames[:][:, good], expected[:, good])
+    assert good.mean() > 0.9
+
+
 def test_an_object_pixel_that_cannot_be_kept_is_said(scan, tmp_path, ptychow):
     upright = replace(scan, object=None, probe=None, position_unit="m", positions=scan.positions_px * 1e-8, raster=None)
     write_scan(tmp_path / "wide.cxi", replace(upright, frames=scan.frames[:][:, 4:-4]))

@@ -44,7 +44,8 @@ def find_bad_pixels(
       5 x 5 pixels around zero frequency are left alone.
     * "gap": belongs to rows or columns that never count, between rows or columns that do.
     """
-    total = np.asarray(mean_frame, np.float64) * frames
+    # A mean below zero is a subtracted background's, and stands for no counts.
+    total = np.maximum(np.asarray(mean_frame, np.float64), 0) * frames
     expected = _neighbours(total, rank=12)
     dim = (total < DIM * expected) & (pdtr(np.floor(total), expected) < CERTAINTY)
     hot = _hot(total)

@@ -174,5 +174,6 @@ def refuse_negative(frames: NDArray[Any], good: NDArray[np.bool_] | None, marked
             field="frames",
             found=f"{negative.sum()} of them, such as {frames[negative][0]}",
             expected="counts of 0 and more",
-            remedy="If they mark bad pixels, name them as markers; if a counter overflowed, set wrap_negative",
+            remedy="If a background was subtracted, or 16-bit counts stored with a sign: ptychow prepare --negative; "
+            "if they mark bad pixels: ptychow prepare --mask",
         )

@@ -235,10 +235,12 @@ def _wrong_with_frames(found: Inspection) -> Iterator[str]:
     if frames.wrapped:
         yield (
             f"{frames.negative:,} values are negative 16-bit integers: a counter above 32767 was stored with a sign; "
-            "they are read as value + 65536"
+            "they are read as value + 65536 (a background was subtracted: ptychow prepare --negative zero)"
         )
     elif frames.negative:
-        yield f"{frames.negative:,} values are negative: background subtracted, or not counts at all"
+        whole = np.dtype(found.scan.frames.dtype).kind == "i"
+        way = " (ptychow prepare --negative)" if whole else "; they are read as 0"
+        yield f"{counted(frames.negative, 'value')} below zero: background subtracted, or not counts at all{way}"
     empty = np.flatnonzero(totals == 0)
     if len(empty):
         number = f"{len(empty):,} of {counted(len(totals), 'frame')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,10 +42,11 @@ class PreparedFrames:
 
 
 @dataclass(frozen=True)
-class SwappedFrames:
-    """Frames whose quarters are swapped when they are read: zero frequency from the corner to the middle."""
+class ChangedFrames:
+    """Frames that are changed when they are read, in shape and type the same. change: of a frame, or of several."""
 
     frames: Frames
+    change: Callable[[NDArray[Any]], NDArray[Any]]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,13 +60,26 @@ class SwappedFrames:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """As `ptychow.scan.Frames`."""
-        return np.fft.fftshift(self.frames[index], axes=(-2, -1))
+        return self.change(self.frames[index])
+
+
+def _swap(frames: NDArray[Any]) -> NDArray[Any]:
+    return np.fft.fftshift(frames, axes=(-2, -1))
+
+
+def _without_negative(frames: NDArray[Any]) -> NDArray[Any]:
+    return np.maximum(frames, 0)
+
+
+def zero_negative(scan: Scan) -> Scan:
+    """The scan with its negative counts set to 0, as where a background was subtracted."""
+    return replace(scan, frames=ChangedFrames(scan.frames, _without_negative))
 
 
 def swap_quarters(scan: Scan) -> Scan:
     """The scan with zero frequency of its frames, and of its mask, moved from pixel [0, 0] to [H//2, W//2]."""
-    mask = None if scan.mask is None else np.fft.fftshift(scan.mask)
-    return replace(scan, frames=SwappedFrames(scan.frames), mask=mask)
+    mask = None if scan.mask is None else _swap(scan.mask)
+    return replace(scan, frames=ChangedFrames(scan.frames, _swap), mask=mask)
 
 
 def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:

@@ -67,6 +67,14 @@ def prepare(
     fftshift: Annotated[
         bool, typer.Option("--fftshift", help="Swap the quarters of frames with zero frequency in the corners.")
     ] = False,
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            "--negative",
+            help="What negative integers are: zero (a background was subtracted) or wrap (16-bit counts stored with a "
+            "sign). By default what their type says, and refused where it says nothing.",
+        ),
+    ] = None,
     threshold: Annotated[float, typer.Option("--threshold", help="Set counts below it to 0.", min=0)] = 0.0,
     pixel_size_nm: PixelSize = None,
     positions: Positions = None,
@@ -79,10 +87,11 @@ def prepare(
     from ptychow.formats import write_scan
     from ptychow.formats.masks import mask_file
     from ptychow.orientation import Orientation
-    from ptychow.prepared import prepare_scan, swap_quarters
+    from ptychow.prepared import prepare_scan, swap_quarters, zero_negative
 
     report = Report(as_json, quiet)
     require_choice("--orientation", orientation, *Orientation)
+    require_choice("--negative", negative or "zero", "zero", "wrap")
     inputs = [*inputs_of(file, mapping, positions), *([mask_file(mask)[0]] if mask else [])]
     target = output_path(output, file, "_prepared.cxi", *inputs)
     scan = choose_frames(open_scan(file, mapping, pixel_size_nm, positions), frames, drop)
@@ -90,8 +99,11 @@ def prepare(
         scan = _masked(scan, mask, report)
     if fftshift:
         scan = swap_quarters(scan)
+    if negative == "zero":
+        scan = zero_negative(scan)
     preparation = fit_preparation(
         scan,
+        wrap_negative=True if negative == "wrap" else None,
         size=size,
         orientation=Orientation(orientation),
         centre=parse_centre(centre),
