@@ -4,11 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from conftest import briefly
+from ptychow import training
 from ptychow.formats import read_scan, write_scan
 from ptychow.model import Model
 from ptychow.scan import Geometry
+from ptychow.training import fit, label_free
 
 QUICK = ("--network", "w3", "--steps", 2, "--diffraction-steps", 0, "--device", "cpu")
 
@@ -34,6 +37,59 @@ def test_after_the_simulated_samples_comes_the_scans_own_diffraction(scan_file, 
     assert all(data.labels.startswith("none") for data in card.data)
 
 
+def short_epochs(monkeypatch, steps):
+    for name in ("LABEL_FREE", "DIFFRACTION"):
+        recipe = getattr(training, name).model_copy(update={"steps_per_epoch": steps})
+        monkeypatch.setattr(training, name, recipe)
+
+
+def interrupt_after(monkeypatch, saves):
+    """Ctrl-C right after the training's state has been kept so many times."""
+    kept = []
+    real = fit.save_checkpoint
+
+    def save(*given):
+        real(*given)
+        kept.append(given)
+        if len(kept) == saves:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "save_checkpoint", save)
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3, 4])
+def test_goes_on_wherever_it_was_interrupted(saves, scan_file, tmp_path, ptychow, monkeypatch):
+    """Two epochs on samples, two on diffraction: Ctrl-C after each, and the weights are those of no interruption."""
+    short_epochs(monkeypatch, 1)
+    options = ("--network", "w3", "--steps", 2, "--diffraction-steps", 2, "--probe-epochs", 0, "--device", "cpu")
+    whole, target = tmp_path / "whole.safetensors", tmp_path / "model.safetensors"
+    assert ptychow("calibrate", scan_file, *options, "-o", whole)[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, saves)
+        code, _, complaint = ptychow("calibrate", scan_file, *options, "-o", target)
+    assert code == 1 and "interrupted after" in complaint and "Traceback" not in complaint
+    code, _, complaint = ptychow("calibrate", scan_file, *options, "-o", target)
+    assert code == 2 and "--resume" in complaint
+    code, _, complaint = ptychow("calibrate", scan_file, *options, "-o", target, "--resume")
+    assert code == 0, complaint
+    assert not list(tmp_path.glob("*_checkpoint*"))
+    expected, found = (Model.load(path).network.state_dict() for path in (whole, target))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_minutes_go_on_with_the_steps_they_were_found_to_be(scan_file, ptychow, monkeypatch):
+    options = ("--network", "w3", "--minutes", 0.001, "--diffraction-steps", 0, "--probe-epochs", 0, "--device", "cpu")
+    short_epochs(monkeypatch, 2)
+    monkeypatch.setattr(label_free, "TRIAL_STEPS", 1)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        assert ptychow("calibrate", scan_file, *options)[0] == 1
+    code, _, complaint = ptychow("calibrate", scan_file, *options, "--resume")
+    assert code == 0, complaint
+    card = Model.load(scan_file.with_name("scan_w3.safetensors")).card
+    assert card.training["epochs"] == card.recipe["epochs"] >= 1
+
+
 def test_a_scan_without_a_probe_gets_one(unlabelled, tmp_path, ptychow):
     pytest.importorskip("ptychi")
     path = tmp_path / "raw.cxi"
@@ -57,7 +113,7 @@ def test_without_a_probe_and_without_epochs_it_says_what_to_do(unlabelled, tmp_p
     ("options", "said"),
     [
         (("--steps", 2, "--minutes", 1), "--minutes"),
-        (("--resume", "--minutes", 1), "--minutes"),
+        (("--resume", "--minutes", 1), "nothing to resume"),
         (("--resume", "--steps", 2), "nothing to resume"),
         (("--network", "w9", "--steps", 2), "unknown network"),
         (("--set", "nconv=many", "--network", "ptychonn"), "nconv"),

@@ -81,20 +81,18 @@ def calibrate(
 
     Writes the Model, the reconstructed object and its picture. No label of the sample is needed or used.
     """
-    from dataclasses import replace
-
     from ptychow.detector_fit import fit_preparation
     from ptychow.errors import InputError
+    from ptychow.model import Model
     from ptychow.networks import build
     from ptychow.reconstruction import reconstruct
-    from ptychow.training import LABEL_FREE
+    from ptychow.training import DIFFRACTION, LABEL_FREE, interrupted_recipe
     from ptychow.training import calibrate as run
 
     report = Report(as_json, quiet)
     require_choice("--precision", precision, "fp32", "bf16")
-    if minutes is not None and (steps is not None or resume):
-        other = "--resume" if steps is None else "--steps"
-        raise InputError(f"does not go with {other}", field="--minutes", remedy="Give the number of steps")
+    if minutes is not None and steps is not None:
+        raise InputError("does not go with --steps", field="--minutes", remedy="Give one of the two")
     given = inputs_of(file, mapping, positions)
     target = output_path(output, file, f"_{network}.safetensors", *given)
     image = output_path(target.with_suffix(".cxi"), file, ".cxi", *given)
@@ -104,49 +102,44 @@ def calibrate(
     build(network, **network_settings(network_setting))
     fit_preparation(scan, size=size)
     warn_of_findings(report, scan)
-    if probe_epochs:
-        from ptychow.solver import label
-
-        with report.progress("Finding the probe", probe_epochs) as advance:
-            found = label(
+    begun = interrupted_recipe(checkpoint) if resume else None
+    on_diffraction = begun is not None and begun.name == DIFFRACTION.name
+    if on_diffraction:
+        model = Model.load(target)
+    else:
+        if probe_epochs:
+            scan = _with_probe(report, scan, probe_epochs, modes, device, seed)
+        recipe = LABEL_FREE
+        if minutes is not None and begun is not None:
+            # The steps that fitted into so many minutes then.
+            recipe, minutes = recipe.model_copy(update={"epochs": begun.epochs}), None
+        elif steps is not None:
+            recipe = recipe.model_copy(update=lengths(steps, recipe.steps_per_epoch))
+        with report.progress("Training", None if minutes else recipe.epochs * recipe.steps_per_epoch) as advance:
+            trained = run(
                 scan,
-                method=PROBE_METHOD,
-                epochs=probe_epochs,
-                probe_modes=modes,
-                device=device,
+                network,
+                recipe,
+                settings=network_settings(network_setting),
+                size=size,
+                minutes=minutes,
                 seed=seed,
-                on_epoch=lambda progress: advance(note=f"error {progress.errors[-1]:.4f}"),
+                device=device,
+                precision=precision,
+                checkpoint=checkpoint,
+                resume=resume,
+                on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
             )
-        for note in found.notes:
-            report.line(f"note: {note}")
-        # The probe only: the object that came with it is a label.
-        scan = replace(scan, probe=found.scan.probe)
-    recipe = LABEL_FREE
-    if steps is not None:
-        recipe = recipe.model_copy(update=lengths(steps, recipe.steps_per_epoch))
-    with report.progress("Training", None if minutes else recipe.epochs * recipe.steps_per_epoch) as advance:
-        trained = run(
-            scan,
-            network,
-            recipe,
-            settings=network_settings(network_setting),
-            size=size,
-            minutes=minutes,
-            seed=seed,
-            device=device,
-            precision=precision,
-            # How many steps fit into some minutes is found anew each time: nothing to go on with.
-            checkpoint=checkpoint if minutes is None else None,
-            resume=resume,
-            on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
-        )
-    _tell(report, trained)
-    trained.model.save(target)
-    checkpoint.unlink(missing_ok=True)
-    model = trained.model
-    if diffraction_steps:
-        model = _on_diffraction(report, scan, model, diffraction_steps, device, precision, seed)
+        _tell(report, trained)
+        model = trained.model
         model.save(target)
+    if diffraction_steps:
+        # Until the first epoch of these is over, the checkpoint is that of the training before.
+        model = _on_diffraction(
+            report, scan, model, diffraction_steps, device, precision, seed, checkpoint, resume=on_diffraction
+        )
+        model.save(target)
+    checkpoint.unlink(missing_ok=True)
     report.wrote("Model", target)
     result = reconstruct(scan, model, device=device, precision=precision)
     for warning in result.warnings:
@@ -159,6 +152,28 @@ def calibrate(
     report.finish({"network": network, **model.card.training, "reconstruction": result.summary})
 
 
+def _with_probe(report: Report, scan: Scan, epochs: int, modes: int | None, device: str, seed: int) -> Scan:
+    """The scan with the probe that so many epochs find, or improve."""
+    from dataclasses import replace
+
+    from ptychow.solver import label
+
+    with report.progress("Finding the probe", epochs) as advance:
+        found = label(
+            scan,
+            method=PROBE_METHOD,
+            epochs=epochs,
+            probe_modes=modes,
+            device=device,
+            seed=seed,
+            on_epoch=lambda progress: advance(note=f"error {progress.errors[-1]:.4f}"),
+        )
+    for note in found.notes:
+        report.line(f"note: {note}")
+    # The probe only: the object that came with it is a label.
+    return replace(scan, probe=found.scan.probe)
+
+
 def _tell(report: Report, trained: Trained) -> None:
     """One line on a training."""
     card = trained.model.card
@@ -169,7 +184,15 @@ def _tell(report: Report, trained: Trained) -> None:
 
 
 def _on_diffraction(
-    report: Report, scan: Scan, model: Model, steps: int, device: str, precision: str, seed: int
+    report: Report,
+    scan: Scan,
+    model: Model,
+    steps: int,
+    device: str,
+    precision: str,
+    seed: int,
+    checkpoint: Path,
+    resume: bool,
 ) -> Model:
     """The Model after so many steps on the scan's own diffraction; the one given, where its object explains more.
 
@@ -188,6 +211,8 @@ def _on_diffraction(
             seed=seed,
             device=device,
             precision=precision,
+            checkpoint=checkpoint,
+            resume=resume,
             on_step=lambda epoch, step, loss: advance(note=f"loss {loss:.4f}"),
         )
     _tell(report, trained)

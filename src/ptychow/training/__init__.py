@@ -1,6 +1,6 @@
 """Training: labelled scans to a Model. `train` is the whole of it; its parts are here for those who need them."""
 
-from ptychow.training.fit import History, steps_per_epoch
+from ptychow.training.fit import History, interrupted_recipe, steps_per_epoch
 from ptychow.training.label_free import calibrate
 from ptychow.training.recipes import DIFFRACTION, LABEL_FREE, RECIPES, Recipe, recipe_named
 from ptychow.training.run import Trained, train
@@ -15,6 +15,7 @@ __all__ = [
     "Split",
     "Trained",
     "calibrate",
+    "interrupted_recipe",
     "no_split",
     "random_split",
     "recipe_named",

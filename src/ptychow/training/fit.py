@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ptychow.behind import ahead
 from ptychow.devices import choose_device
 from ptychow.errors import InputError, PtychoWError
-from ptychow.training.checkpoint import clone_state, load_checkpoint, save_checkpoint
+from ptychow.training.checkpoint import AGAIN, clone_state, load_checkpoint, save_checkpoint
 from ptychow.training.data import PairSet
 from ptychow.training.losses import LOSSES
 from ptychow.training.muon import Muon, parameter_groups
@@ -293,6 +293,15 @@ def _resume(
     network.load_state_dict(groups["network"])
     optimizer.load_state_dict(state)
     return History(**record), groups.get("best")
+
+
+def interrupted_recipe(checkpoint: Path) -> Recipe:
+    """The recipe of an interrupted training. Raises InputError for a file that is no checkpoint."""
+    _, _, (_, identity) = load_checkpoint(checkpoint)
+    try:
+        return Recipe.model_validate((identity or {}).get("recipe"))
+    except ValidationError:
+        raise InputError("not a training checkpoint", file=checkpoint, field="recipe", remedy=AGAIN) from None
 
 
 def _completed(recipe: Any) -> Any:
