@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ptychow.devices import choose_device
+from ptychow.devices import choose_device, has_bfloat16
 from ptychow.errors import InputError
 
 
@@ -22,3 +22,10 @@ def test_what_is_not_there_is_refused_with_what_is(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"device: not available here; .*expected auto, .*cpu"):
         choose_device(name)
+
+
+def test_only_processors_are_asked_for_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert has_bfloat16("cuda")
+    # All processors with AVX-512 do; those with less only by chance.
+    assert has_bfloat16("cpu") or "AVX512" not in torch.backends.cpu.get_cpu_capability()

@@ -33,7 +33,8 @@ def test_results_of_two_models_of_one_network_are_told_apart(scan_file, model_fi
         assert f"Model {name}," in read_object(scan_file.with_name(f"scan_{name}.cxi")).source
 
 
-def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path, ptychow):
+def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path, ptychow, monkeypatch):
+    monkeypatch.setattr("ptychow.devices.has_bfloat16", lambda device: True)
     target = tmp_path / "out.cxi"
     given = ("reconstruct", scan_file, "-m", model_file, "--device", "cpu", "-o", target)
     code, shown, _ = ptychow(*given, "--json", "--stitching", "central-crop", "--scale", "model")
@@ -41,6 +42,14 @@ def test_json_is_one_object_and_quiet_is_silent(scan_file, model_file, tmp_path,
     assert code == 0 and summary["frames"] == 80 and summary["stitching"] == "central-crop"
     assert summary["wrote"] == {"object": str(target), "picture": str(target.with_suffix(".png"))}
     assert ptychow(*given, "--quiet", "--precision", "bf16") == (0, "", "")
+
+
+def test_a_precision_that_the_processor_imitates_is_said(scan_file, model_file, tmp_path, ptychow, monkeypatch):
+    monkeypatch.setattr("ptychow.devices.has_bfloat16", lambda device: False)
+    given = ("reconstruct", scan_file, "-m", model_file, "--device", "cpu", "-o", tmp_path / "out.cxi", "--quiet")
+    code, _, complaint = ptychow(*given, "--precision", "bf16")
+    assert code == 0 and complaint.startswith("warning: this processor has no instructions for bf16")
+    assert ptychow(*given, "--precision", "fp32") == (0, "", "")
 
 
 def test_what_does_not_match_is_refused_and_force_goes_on_with_a_warning(model_file, tmp_path, ptychow):

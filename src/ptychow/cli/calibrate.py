@@ -28,6 +28,7 @@ from ptychow.cli.common import (
     open_scan,
     output_path,
     require_choice,
+    warn_of_bf16,
     warn_of_findings,
 )
 
@@ -91,6 +92,7 @@ def calibrate(
 
     report = Report(as_json, quiet)
     require_choice("--precision", precision, "fp32", "bf16")
+    warn_of_bf16(report, precision, device)
     if minutes is not None and steps is not None:
         raise InputError("does not go with --steps", field="--minutes", remedy="Give one of the two")
     given = inputs_of(file, mapping, positions)

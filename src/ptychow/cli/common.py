@@ -277,6 +277,14 @@ def require_engine(engine: str, precision: str | None) -> None:
         require_choice("--precision", precision, *(PRECISIONS if engine == "auto" else ENGINES[engine].precisions))
 
 
+def warn_of_bf16(report: Report, precision: str | None, device: str) -> None:
+    """Warn where PyTorch would have to imitate the precision asked for."""
+    from ptychow.devices import has_bfloat16
+
+    if precision == "bf16" and not has_bfloat16(device):
+        report.warn("this processor has no instructions for bf16 and imitates it, many times slower than fp32")
+
+
 def parse_mapping(entries: list[str] | None) -> dict[str, str] | None:
     """NAME=/path pairs, or TOML files of them, as one mapping. Raises InputError on anything else."""
     if not entries:

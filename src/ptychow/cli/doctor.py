@@ -62,6 +62,7 @@ def _machine() -> dict[str, Any]:
 
     import torch
 
+    from ptychow.devices import has_bfloat16
     from ptychow.engines import compiler
     from ptychow.engines.choice import cpu_name, library_version
     from ptychow.files import cache_folder
@@ -75,6 +76,7 @@ def _machine() -> dict[str, Any]:
     return {
         "Python": f"{platform.python_version()}, {platform.platform()}",
         "CPU": cpu_name(),
+        "bf16": "yes" if has_bfloat16("cpu") else "no instructions for it: slower than fp32",
         "threads": torch.get_num_threads(),
         "accelerators": ", ".join(name for name, there in present.items() if there) or "none",
         "C++ compiler": compiler() or "none",

@@ -32,6 +32,7 @@ from ptychow.cli.common import (
     require_choice,
     require_engine,
     tell_residuals,
+    warn_of_bf16,
 )
 from ptychow.cli.live_results import Refining, Results
 from ptychow.cli.live_waiting import Waiting
@@ -104,6 +105,8 @@ def live(
     require_choice("--stitching", stitching, "probe", "central-crop")
     require_choice("--scale", scale, "scan", "model")
     require_engine(engine, precision)
+    if engine.startswith("torch"):
+        warn_of_bf16(report, precision, device)
     if idle is not None and not 0 < idle < math.inf:
         raise InputError("not a time to wait", field="--idle", found=idle, expected="seconds, more than 0")
     refining = None

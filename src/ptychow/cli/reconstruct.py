@@ -32,6 +32,7 @@ from ptychow.cli.common import (
     require_choice,
     require_engine,
     tell_residuals,
+    warn_of_bf16,
 )
 from ptychow.cli.many_scans import reconstruct_many
 from ptychow.words import counted
@@ -77,6 +78,8 @@ def reconstruct(
     require_choice("--stitching", stitching, "probe", "central-crop")
     require_choice("--scale", scale, "scan", "model")
     require_engine(engine, precision)
+    if engine.startswith("torch"):
+        warn_of_bf16(report, precision, device)
     options: dict[str, Any] = {
         "stitching": stitching,
         "scale": scale,

@@ -28,6 +28,7 @@ from ptychow.cli.common import (
     open_scan,
     output_path,
     require_choice,
+    warn_of_bf16,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def train(
         raise typer.Exit(launch(sys.argv[1:], devices, nodes, meeting))
     report = Report(as_json, quiet or not is_first())
     require_choice("--precision", precision, "fp32", "bf16")
+    warn_of_bf16(report, precision, device)
     require_choice("--split", split, "spatial", "random", "none")
     if physics is not None:
         require_choice("--physics", physics, "amplitude", "poisson")
