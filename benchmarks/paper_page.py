@@ -66,8 +66,8 @@ paper's text and Table 5, not the authors' code.
   absolute phases, Adam at 1e-3, weights of the best validation loss. `ptychow`: root counts, standardised, complex
   error weighted by the probe, constant-free, half of each batch from virtual points, Muon, one cycle up to 2e-3,
   last weights; its batch is {scale.batch_size} here instead of 8.
-* **Precision.** Layers in bfloat16 (large depthwise kernels, heads, loss and weights in float32); a float32 control is
-  below.
+* **Precision.** Layers in bfloat16 (large depthwise kernels, heads, loss and weights in float32) where the processor
+  has it; at the end it says which trainings had to do without. A float32 control is below.
 * **Headline.** Unexplained phase variance of the stitched map read at every third pixel, one constant removed: 0 is
   perfect, a flat patch scores 1. The paper's own (notebook) metric does not score perfect patches 0: its floor is
   printed beside it."""
@@ -85,10 +85,18 @@ def pilot(scale: Scale) -> str:
 def progress(results: Results, wanted: Iterable[Training]) -> str:
     missing = [training.name for training in wanted if training.name not in results.runs]
     hours = sum(run["cpu_seconds"] or 0 for run in results.runs.values()) / 3600
-    made = next(iter(results.runs.values()), None)
-    where = "" if made is None else f"*{made['machine']['cpu']}, {made['machine']['threads']} thread(s) a training.* "
+    machines: dict[str, list[str]] = {}
+    for name, run in results.runs.items():
+        words = f"{run['machine']['cpu']}, {run['machine']['threads']} thread(s) a training"
+        if run.get("precision", "bf16") != run["training"]["precision"]:
+            words += ", all in float32"
+        machines.setdefault(words, []).append(name)
+    most = max(map(len, machines.values()), default=0)
+    where = [
+        f"On {words}: {len(names) if len(names) == most else ', '.join(names)}." for words, names in machines.items()
+    ]
     return (
-        f"## What has been trained\n\n{where}{len(results.runs)} trainings, {hours:.1f} core hours. "
+        f"## What has been trained\n\n{len(results.runs)} trainings, {hours:.1f} core hours. {' '.join(where)} "
         f"Not trained yet: {len(missing)}" + (f" ({', '.join(missing)})." if missing else ".")
     )
 

@@ -105,6 +105,11 @@ def number(run: Run, block: str = "leak-free", name: str = HEADLINE, of: str = "
     return float(run["blocks"][block][of][name])
 
 
+def timed_alike(runs: dict[int, Run]) -> dict[int, Run]:
+    """Those whose times can be compared: made on processors that calculate in bfloat16 themselves."""
+    return {seed: run for seed, run in runs.items() if "bf16" in run["cost"]["milliseconds_a_pattern"]}
+
+
 def average(runs: dict[int, Run], block: str, name: str = HEADLINE) -> float:
     """Of one number over seeds."""
     return mean(number(run, block, name) for run in runs.values())

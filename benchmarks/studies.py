@@ -115,18 +115,30 @@ def networks_section(found: dict[str, Any], folder: Path) -> str:
 
 
 def engines_section(found: dict[str, Any], folder: Path) -> str:
-    curves = {NAMES[name]: points for name, points in found["points"].items()}
     networks = folder / "networks.json"
-    beside = json.loads(networks.read_text())["points"] if networks.exists() else {}
-    plot(folder / "engines.png", {**curves, **{NAMES[name]: points for name, points in beside.items()}}, "seconds")
+    beside = json.loads(networks.read_text()) if networks.exists() else None
+    factor = 1.0 if beside is None else same_machine(found, beside)
+    curves = {
+        NAMES[name]: [(factor * seconds, error) for seconds, error in points]
+        for name, points in found["points"].items()
+    }
+    also = {} if beside is None else {NAMES[name]: points for name, points in beside["points"].items()}
+    plot(folder / "engines.png", {**curves, **also}, "processor seconds")
     rows = [[name, *(f"{error:.3f}" for _, error in points), f"{points[-1][0]:.0f}"] for name, points in curves.items()]
     return (
         f"{TITLES['engines']}\n\n"
         + table(["unexplained after epoch", *map(str, found["epochs"]), "seconds for all"], rows)
         + "\n\n![engines](studies/engines.png)\n\nThe same block. Every engine starts from the true probe and a flat "
-        f"object; its ramp and shift are removed, too. {unfinished(curves)} On measured scans: "
+        "object; its ramp and shift are removed, too. Measured in another run than the networks: seconds are brought "
+        f"to theirs by LSQML's, which are of both (times {factor:.2f}). {unfinished(curves)} On measured scans: "
         "[solvers.md](solvers.md)."
     )
+
+
+def same_machine(engines: dict[str, Any], networks: dict[str, Any]) -> float:
+    """What the engines' seconds are multiplied by, so that LSQML takes as long as it did beside the networks."""
+    seconds, _ = engines["points"]["lsqml"][engines["epochs"].index(networks["lsqml"]["epochs"])]
+    return float(networks["lsqml"]["seconds"] / seconds)
 
 
 def unfinished(curves: dict[str, Any]) -> str:

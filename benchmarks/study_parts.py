@@ -14,6 +14,7 @@ from paper_data import TWIN, open_source
 from paper_plan import SCALES, Scale, Training
 from paper_run import model_path, run
 from ptychow.datasets import cache_folder
+from ptychow.devices import has_bfloat16
 from ptychow.errors import MismatchError
 from ptychow.evaluation import Evaluation, evaluate
 from ptychow.metrics import image_metrics
@@ -32,10 +33,13 @@ STITCHED = "phase_unexplained_variance"
 DOSE_FACTORS = (1e-4, 1e-3, 1e-2, 1 / 16, 0.1, 1 / 4, 1.0, 4.0, 16.0)
 STRIDES = (1, 2, 3, 4, 6, 8)
 ENGINE_EPOCHS = (1, 2, 5, 10, 20, 40, 80)
+YARDSTICK = 40  # epochs of LSQML beside the networks: engines may be run on another machine
 OVERLAP_EPOCHS = 40  # of LSQML at the shortest step; with fewer frames as many more
 DEFOCUS = (2.0e-6, 2.75e-6, 3.5e-6, 4.25e-6, 5.0e-6, 7.0e-6)
 OWN_DEFOCUS = 3.5e-6
 LIT = 0.1  # of the largest illumination: pixels that count in stitched objects
+# A processor that only imitates bfloat16 would take hours.
+PRECISION = "bf16" if has_bfloat16("cpu") else "fp32"
 STEPS, BATCH_SIZE = 1500, 16
 DEFOCUS_STEPS = 6000  # after 1,500 its error at its own defocus hides what another does
 
@@ -166,7 +170,7 @@ def defocus(output: Path) -> dict[str, Any]:
             said = f"refused: {refusal}"
         numbers = evaluate(model, scan, device="cpu", force=True)
         rows.append({"defocus_m": metres, "unexplained": _patch_error(numbers), "said": said})
-    return {"rows": rows, "own": OWN_DEFOCUS, "steps": DEFOCUS_STEPS}
+    return {"rows": rows, "own": OWN_DEFOCUS, "steps": DEFOCUS_STEPS, "precision": PRECISION}
 
 
 def _experiment(sample: str, *, seed: int, metres: float = OWN_DEFOCUS) -> Experiment:
@@ -187,7 +191,7 @@ def _trained(sample: str, steps: int = STEPS) -> Model:
     recipe = recipe_named("ptychow", batch_size=BATCH_SIZE, keep="last")
     epochs = max(1, round(steps / steps_per_epoch(len(scan), recipe)))
     recipe = recipe.model_copy(update={"epochs": epochs})
-    return train(scan, "w3", recipe, split="none", device="cpu", precision="bf16").model
+    return train(scan, "w3", recipe, split="none", device="cpu", precision=PRECISION).model
 
 
 def _patch_error(found: Evaluation) -> float:
@@ -195,7 +199,7 @@ def _patch_error(found: Evaluation) -> float:
 
 
 def networks(output: Path) -> dict[str, Any]:
-    """Error and seconds of trained networks on the leak-free block: all three of the `paper` recipe."""
+    """Error and seconds of trained networks on the leak-free block, all of the `paper` recipe; and LSQML's seconds."""
     scan = _leak_free_block()
     truth = Truth(scan)
     points = {}
@@ -204,30 +208,31 @@ def networks(output: Path) -> dict[str, Any]:
         started = time.process_time()
         image = reconstruct(scan, model, device="cpu").image
         points[network] = [(time.process_time() - started, truth.error(image, NETWORK))]
-    return {"points": points, "frames": len(scan)}
+    [(seconds, _)] = _way(scan, "lsqml", (YARDSTICK,))
+    return {"points": points, "frames": len(scan), "lsqml": {"epochs": YARDSTICK, "seconds": seconds}}
 
 
 def engines(output: Path) -> dict[str, Any]:
     """Error against seconds of every iterative method on the same block, after more and more epochs."""
     scan = _leak_free_block()
-    points = {method: _way(scan, method) for method in METHODS}
+    points = {method: _way(scan, method, ENGINE_EPOCHS) for method in METHODS}
     return {"points": points, "epochs": ENGINE_EPOCHS, "frames": len(scan)}
 
 
-def _way(scan: Scan, method: str) -> list[tuple[float, float]]:
-    """(processor seconds, error) after each of `ENGINE_EPOCHS`."""
+def _way(scan: Scan, method: str, epochs: Sequence[int]) -> list[tuple[float, float]]:
+    """(processor seconds, error) of an iterative method after each of these epochs."""
     truth = Truth(scan)
     points: list[tuple[float, float]] = []
     began, own = time.process_time(), 0.0
 
     def record(progress: Progress) -> None:
         nonlocal own
-        if progress.epoch in ENGINE_EPOCHS:
+        if progress.epoch in epochs:
             now = time.process_time()
             points.append((now - began - own, truth.error(progress.estimate().object, ITERATIVE)))
             own += time.process_time() - now
 
-    label(replace(scan, object=None), method=method, epochs=ENGINE_EPOCHS[-1], device="cpu", on_epoch=record)
+    label(replace(scan, object=None), method=method, epochs=epochs[-1], device="cpu", on_epoch=record)
     return points
 
 

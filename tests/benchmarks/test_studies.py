@@ -45,7 +45,7 @@ FOUND = {
         "unexplained": {"sqrt": [0.4, 0.1], "raw": [0.9, 0.2]},
         "limits": {"sqrt": [0.1, 1.0], "raw": [0.3, 1.0]},
     },
-    "networks": {"points": {"w3": [[3.0, 0.1]]}, "frames": 2400},
+    "networks": {"points": {"w3": [[3.0, 0.1]]}, "frames": 2400, "lsqml": {"epochs": 2, "seconds": 40.0}},
     "engines": {
         "points": {"lsqml": [[9.0, 0.2], [20.0, 0.01]], "epie": [[9.0, 0.2], [20.0, 0.19]]},
         "epochs": [1, 2],
@@ -63,7 +63,16 @@ def test_the_page_shows_what_there_is_and_says_what_is_missing(tmp_path, monkeyp
     monkeypatch.setattr("sys.argv", ["studies.py", "--report-only", "--output", str(tmp_path)])
     studies.main()
     page = (tmp_path / "studies.md").read_text()
-    assert "x0.1 to x1" in page and "off the error of LSQML." in page and page.count("Not measured yet.") == 1
+    assert (
+        "x0.1 to x1" in page
+        and "off the error of LSQML." in page
+        and "(times 2.00)" in page
+        and "| 18 |" not in page
+        and "| 40 |" in page
+        and page.count("Not measured yet.") == 1
+    )
+    # Engines' seconds in those of the networks' machine: LSQML's 20 are 40 there.
+    assert "(times 2.00)" in page and "| 40 |" in page
     for picture in ("dose", "engines", "overlap"):
         assert f"studies/{picture}.png" in page and (tmp_path / "studies" / f"{picture}.png").exists()
 
