@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AMPLITUDE, PHASE, CYCLIC, ERROR, INTENSITY = "gray", "cividis", "twilight", "RdBu_r", "magma"
+WIDE = 2  # times as wide as high, and colour bars lie below
 LEAST_SPAN = 0.2  # of amplitudes: a few per cent of noise must not look like strong contrast
 
 Limits = tuple[float, float]
@@ -96,9 +97,14 @@ def show_image(
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     shown = np.ma.masked_invalid(image).compressed()
     below, above = shown < low, shown > high
-    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.9, extend=ends[bool(below.any()), bool(above.any())])
-    beyond = f"\n{low:.3g} to {high:.3g}, {(below | above).mean():.1%} beyond" if (below | above).any() else ""
-    bar.set_label(unit + beyond, fontsize="small")
+    # Along the longer side of a wide image: beside it the bar would be taller than the image.
+    is_wide = width > WIDE * height
+    place: dict[str, Any] = {"location": "bottom", "aspect": 40} if is_wide else {"shrink": 0.9}
+    bar = axes.figure.colorbar(drawn, ax=axes, extend=ends[bool(below.any()), bool(above.any())], **place)
+    words = [unit] if unit else []
+    if (below | above).any():
+        words.append(f"{low:.3g} to {high:.3g}, {(below | above).mean():.1%} beyond")
+    bar.set_label((", " if is_wide else "\n").join(words), fontsize="small")
     bar.ax.tick_params(labelsize="small")
 
 
