@@ -9,6 +9,7 @@ from conftest import small_scan
 from ptychow import reconstruction
 from ptychow.detector_fit import SAMPLE_FRAMES
 from ptychow.errors import InputError, MismatchError
+from ptychow.evaluation import evaluate
 from ptychow.formats.cxi import read_object
 from ptychow.metrics import align
 from ptychow.model import CHECKED_FRAMES, Model
@@ -61,6 +62,16 @@ def test_a_scan_larger_than_memory_is_streamed(trained):
     assert max(frames.chunks) * frames.shape[1] * frames.shape[2] <= PASS_PIXELS
     # Once each, but for those in which bad pixels are looked for, and the few that checks and fingerprint look at.
     assert sum(frames.chunks) < 1200 + 2 * SAMPLE_FRAMES + 5 * CHECKED_FRAMES
+
+
+def test_a_model_may_be_given_by_its_file(trained, scan, tmp_path):
+    trained.model.save(tmp_path / "model.safetensors")
+    expected = reconstruct(scan, trained.model, device="cpu").image.image
+    for given in (tmp_path / "model.safetensors", str(tmp_path / "model.safetensors")):
+        np.testing.assert_array_equal(reconstruct(scan, given, device="cpu").image.image, expected)
+        assert evaluate(given, scan, device="cpu").headline == evaluate(trained.model, scan, device="cpu").headline
+    with pytest.raises(InputError, match="no such Model file"):
+        reconstruct(scan, "w33", device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def unseen_frames(scan: Scan, model: Model) -> Indices:
 
 
 def evaluate(
-    model: Model,
+    model: Model | str | Path,
     scan: Scan,
     *,
     indices: Indices | None = None,
@@ -97,7 +98,7 @@ def evaluate(
     precision: str = "fp32",
     force: bool = False,
 ) -> Evaluation:
-    """Compare the Model's patches and stitched object with the scan's labels.
+    """Compare the Model's patches and stitched object with the scan's labels; model: it, or its file or name.
 
     indices: the frames, described by `region`; by default the unseen ones. remove: what alignment takes out of the
     stitched object, by default the constant for simulated truth, and constant, ramp and shift (the ambiguities of an
@@ -105,6 +106,7 @@ def evaluate(
     """
     if scan.object is None and scan.label_patches is None:
         raise InputError("has no labels to compare with", file=scan.name, remedy="Make them with: ptychow label")
+    model = Model.of(model)
     if indices is None:
         indices = unseen_frames(scan, model)
         known = any(record.fingerprint == scan.fingerprint() for record in model.card.data)

@@ -151,6 +151,11 @@ class Model:
             )
         return cls(card, network, probe, mean_pattern, path.stem)
 
+    @classmethod
+    def of(cls, given: Model | str | Path) -> Model:
+        """A Model itself, or that of a file or name. Raises InputError as `load`."""
+        return given if isinstance(given, Model) else cls.load(given)
+
     def prepare_for(
         self, scan: Scan, scale: Literal["scan", "model"] = "scan", bad_pixels: BadPixels = "auto"
     ) -> Preparation:

@@ -106,7 +106,7 @@ class Reconstruction:
 
 def reconstruct(
     scan: Scan,
-    model: Model,
+    model: Model | str | Path,
     *,
     stitching: Stitching = "probe",
     scale: Literal["scan", "model"] = "scan",
@@ -120,7 +120,7 @@ def reconstruct(
     advance: Callable[[int], object] = lambda frames: None,
     on_sweep: Callable[[int], object] = lambda sweep: None,
 ) -> Reconstruction:
-    """Reconstruct a scan with a Model.
+    """Reconstruct a scan with a Model, or with the one of a file or name.
 
     stitching: weights from the probe, or the notebooks' uniform central 12 x 12 pixels. scale: count scale measured on
     the scan's first frames, or the Model's own. engine, device, precision, threads: as `engines.open_engine` takes
@@ -130,6 +130,7 @@ def reconstruct(
     with a warning: a network would make an object of them too.
     Raises MismatchError, and InputError for bad frames or positions (that can be no scan's: unless forced).
     """
+    model = Model.of(model)
     warnings = [*model.check(scan, force), *_check_positions(scan, force)]
     preparation = model.prepare_for(scan, scale)
     weight = patch_weight(model, stitching)
