@@ -11,7 +11,7 @@ from paper_claims import claims, reasons
 from paper_data import TWIN, Source
 from paper_figures import draw
 from paper_plan import Scale, Training
-from paper_results import BLOCKS, TABLE, Results, number
+from paper_results import BLOCKS, TABLE, Results, is_imitated, number
 from ptychow.files import atomic_path, write_json
 
 
@@ -88,7 +88,7 @@ def progress(results: Results, wanted: Iterable[Training]) -> str:
     machines: dict[str, list[str]] = {}
     for name, run in results.runs.items():
         words = f"{run['machine']['cpu']}, {run['machine']['threads']} thread(s) a training"
-        if run.get("precision", "bf16") != run["training"]["precision"]:
+        if is_imitated(run):
             words += ", all in float32"
         machines.setdefault(words, []).append(name)
     most = max(map(len, machines.values()), default=0)

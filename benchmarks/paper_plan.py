@@ -123,8 +123,8 @@ def faster(seed: int) -> list[Training]:
 
 
 def controls() -> list[Training]:
-    """Pairs shuffled, which must score as flat; and W3 in full precision, which must score as in bf16."""
-    return [Training("w3", shuffled=True), Training("w3", precision="fp32")]
+    """Pairs shuffled, which must score as flat; and W3 and W1 in full precision, which must score as in bf16."""
+    return [Training("w3", shuffled=True), Training("w3", precision="fp32"), Training("w1", precision="fp32")]
 
 
 def longer(scale: Scale) -> list[Training]:

@@ -105,6 +105,11 @@ def number(run: Run, block: str = "leak-free", name: str = HEADLINE, of: str = "
     return float(run["blocks"][block][of][name])
 
 
+def is_imitated(run: Run) -> bool:
+    """Whether it was made in float32 because the processor only imitates the bfloat16 that was planned."""
+    return bool(run.get("precision", run["training"]["precision"]) != run["training"]["precision"])
+
+
 def timed_alike(runs: dict[int, Run]) -> dict[int, Run]:
     """Those whose times can be compared: made on processors that calculate in bfloat16 themselves."""
     return {seed: run for seed, run in runs.items() if "bf16" in run["cost"]["milliseconds_a_pattern"]}
