@@ -133,6 +133,24 @@ def test_overlap_without_a_probe_is_only_a_bound():
     assert found.overlap[0] == 1 - 2 / SIDE and "at most" in found.overlap[1]
 
 
+def annulus(**changes) -> Scan:
+    """As `clean_scan`, with the pattern of a zone plate with a central stop."""
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    radius = np.hypot(rows, columns)
+    ring = np.where((radius > 0.25 * SIDE) & (radius < 0.47 * SIDE), 200, 3)
+    return clean_scan(frames=RNG.poisson(ring, (20, SIDE, SIDE)).astype(np.uint16), **changes)
+
+
+@pytest.mark.parametrize("scan", [clean_scan(), annulus()], ids=["disc", "annulus"])
+def test_swapped_quarters_are_told_from_what_only_looks_so(scan):
+    assert inspect_scan(replace(scan, frames=np.fft.fftshift(scan.frames, axes=(1, 2)))).is_fft_shifted
+    gap = scan.frames.copy()
+    gap[:, SIDE // 2 - 2 : SIDE // 2 + 2] = 0  # between two modules of the detector
+    moved = [np.roll(scan.frames, shift, axis=(1, 2)) for shift in ((3, 0), (0, -6), (5, 5))]
+    for frames in (scan.frames, gap, *moved):
+        assert not inspect_scan(replace(scan, frames=frames)).is_fft_shifted
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize(("name", "kind"), [("siemens-star", "irregular"), ("tungsten-26id", "spiral")])
 def test_real_scans(name, kind, tmp_path):
@@ -145,6 +163,8 @@ def test_real_scans(name, kind, tmp_path):
     assert found.pattern.kind == kind
     assert found.pattern.step == pytest.approx(9.0 if name == "siemens-star" else 9.6, abs=0.1)
     assert not found.is_fft_shifted
+    swapped = np.fft.fftshift(read_scan(path).frames[:], axes=(1, 2))
+    assert inspect_scan(replace(read_scan(path), frames=swapped)).is_fft_shifted
     if name == "tungsten-26id":
         assert found.bad_pixels["dead"] >= 5
         assert 0.8 < found.overlap[0] < 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from ptychow.words import counted
 CLIPPED_VALUES = 10  # so many values at exactly the largest are no chance ...
 CLIPPED_COUNTS = 100  # ... where counts are as high as this
 OFF_CENTRE = 0.03  # of the frame's side
+COMPACT = 0.8  # of the rms radius: so much narrower are patterns whose quarters were swapped ...
+DARK = 0.5  # ... or so much darker was the middle than the rim
 EVEN = 0.3  # of the mean: nine tenths of the pixels of an evenly lit frame count as much
 NAMED = 20  # frames at most that a finding names
 COUNTS = 10  # below this at most, numbers that are not whole are no counts
@@ -77,11 +79,15 @@ class Inspection:
 
     @cached_property
     def is_fft_shifted(self) -> bool:
-        """Whether the mean pattern is much more compact with its quarters swapped: zero frequency in the
-        corner.
+        """Whether zero frequency looks to be in the corner: with its quarters swapped the mean pattern is much more
+        compact; or no wider, and the light is on the frame's rim instead of its middle (an annulus).
         """
         pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
-        return pattern.sum() > 0 and rms_radius(np.fft.fftshift(pattern)) < 0.8 * rms_radius(pattern)
+        if pattern.sum() == 0:
+            return False
+        swapped = rms_radius(np.fft.fftshift(pattern)) / rms_radius(pattern)
+        middle, rim = (_light_along(pattern, self.good, lines) for lines in ("middle", "rim"))
+        return swapped < COMPACT or (swapped < 1 and middle < DARK * rim)
 
     @cached_property
     def is_even(self) -> bool:
@@ -303,6 +309,13 @@ def _wrong_with_geometry(found: Inspection) -> Iterator[str]:
     power, counts = float(intensity(scan.probe).sum()), float(found.frames.totals.mean())
     if counts > 0 and not 0.5 < power / counts < 2:
         yield f"the probe's power {power:.4g} is far from the mean counts of a frame {counts:.4g}: scale the probe"
+
+
+def _light_along(pattern: NDArray[np.float64], good: NDArray[np.bool_], lines: Literal["middle", "rim"]) -> float:
+    """Mean of the good pixels of a pattern (H, W) along the two middle rows and columns, or the outermost."""
+    rows, columns = ([n // 2 - 1, n // 2] if lines == "middle" else [0, n - 1] for n in pattern.shape)
+    light = pattern[rows].sum() + pattern[:, columns].sum()
+    return float(light / max(good[rows].sum() + good[:, columns].sum(), 1))
 
 
 def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
