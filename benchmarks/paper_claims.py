@@ -130,14 +130,18 @@ def reasons(results: Results, scale: Scale) -> str:
         )
     if not said:
         return ""
+    pair = [results.of(Training("w1", precision=precision)) for precision in ("bf16", "fp32")]
+    if None not in pair:
+        half, full = (number(run) for run in pair if run is not None)
+        said.append(f"* In float32 instead of bfloat16 W1 leaves {full:.3f} instead of {half:.3f}: not the precision.")
     return (
-        "## What was tried to find out why\n\nOne seed each, `paper` recipe, three times as long; tables below.\n\n"
+        "## What was tried to find out why\n\nOne seed each, `paper` recipe, most three times as long; see below.\n\n"
         + "\n".join(said)
         + "\n* PtychoNN's amplitude can stay where it began, worse than a flat one, and the network then has all of "
         "itself for the phase, which alone the headline counts (*Amplitude and phase together*): W1 is then ahead by "
         "the complex map. But in the seed in which PtychoNN learns both, W1 is not ahead by either.\n"
-        "* So neither length nor data nor the amplitude explains it all. What is left: the paper's data, whose "
-        "amplitude hardly varies, and its W1, of which ours is a reconstruction."
+        "* So neither length nor data nor precision nor the amplitude explains it all. What is left: the paper's data, "
+        "whose amplitude hardly varies, and its W1, of which ours is a reconstruction."
     )
 
 
