@@ -202,10 +202,11 @@ def plot(path: Path, curves: dict[str, list[Any]], along: str) -> None:
     """Unexplained variance along something, both logarithmic."""
     figure, axes = new_figure(1, 1, panel=(6.0, 4.0))
     for name, points in curves.items():
-        axes[0, 0].plot(*zip(*sorted(points), strict=True), ".-", label=name)
+        # What has no curve must be seen as well.
+        axes[0, 0].plot(*zip(*sorted(points), strict=True), "D" if len(points) == 1 else ".-", label=name)
     axes[0, 0].set(xlabel=along, ylabel="unexplained phase variance", xscale="log", yscale="log")
     axes[0, 0].grid(True, which="both", alpha=0.3)
-    axes[0, 0].legend()
+    axes[0, 0].legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
     save_figure(path, figure)
 
 
