@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from ptychow.networks import build
-from ptychow.networks.doubling import doubled_conv, doubling_taps
+from ptychow.networks.doubling import DoublingDecoder, doubled_conv, doubling_taps
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 8, 6), (1, 2, 1, 1), (2, 4, 32, 32)])
@@ -27,13 +27,19 @@ def test_values_and_gradients_are_those_of_the_layers(shape: tuple[int, ...]) ->
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["w1", "w3"])
+@pytest.mark.parametrize("name", ["ptychonn", "w1", "w2", "w3"])
 def test_a_decoder_that_trains_gives_what_its_layers_give(name: str) -> None:
     torch.manual_seed(0)
-    decoder = build(name).amplitude
-    features = torch.randn(2, decoder[1].in_channels, 4, 4)
-    decoder.train()
-    torch.testing.assert_close(decoder(features), nn.Sequential(*decoder)(features), rtol=1e-4, atol=1e-5)
+    decoders = [part for part in build(name).modules() if isinstance(part, DoublingDecoder)]
+    assert len(decoders) == 2
+    for decoder in decoders:
+        features = torch.randn(2, first_channels(decoder), 4, 4)
+        decoder.train()
+        torch.testing.assert_close(decoder(features), nn.Sequential(*decoder)(features), rtol=1e-4, atol=1e-5)
+
+
+def first_channels(decoder: nn.Module) -> int:
+    return next(part.in_channels for part in decoder.modules() if isinstance(part, nn.Conv2d))
 
 
 def test_what_is_kept_for_the_next_call_can_be_trained_through() -> None:

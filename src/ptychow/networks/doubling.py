@@ -8,9 +8,10 @@ constant matrix along rows and one along columns, borders included.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
 
 
@@ -48,3 +49,25 @@ def doubled_conv(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         sums = sums.to(torch.promote_types(sums.dtype, torch.float32))
         rows, columns = (doubling_taps(size).to(sums) for size in sums.shape[-2:])
         return spread_taps(sums, rows, columns.T) + bias
+
+
+def double_size() -> nn.Module:
+    """Bilinear upsampling by two, as both families of networks use it."""
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class DoublingDecoder(nn.Sequential):
+    """Layers that end on `double_size` and a 3 x 3 convolution to one channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Training takes the short way through the last two layers; otherwise they stay what can be counted and read.
+
+        Same map.
+        """
+        if not self.training:
+            return cast(Tensor, super().forward(x))
+        *layers, _, last = self
+        for layer in layers:
+            x = layer(x)
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        return doubled_conv(x, last.weight, last.bias)

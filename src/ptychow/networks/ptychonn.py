@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ptychow.errors import InputError
 from ptychow.networks.base import PatternNetwork
+from ptychow.networks.doubling import DoublingDecoder, double_size
 
 
 class PtychoNN(PatternNetwork):
@@ -61,11 +62,11 @@ class PtychoNN(PatternNetwork):
             batch_norm=batch_norm,
             phase_only=phase_only,
         )
-        self.encoder = _ladder(1, down, nn.MaxPool2d(2), batch_norm)
+        self.encoder = nn.Sequential(*_ladder(1, down, nn.MaxPool2d(2), batch_norm))
         if not phase_only:
-            self.decoder1 = _ladder(down[-1], up, _double_size(), batch_norm).append(_conv(up[-1], 1))
+            self.decoder1 = DoublingDecoder(*_ladder(down[-1], up, double_size(), batch_norm), _conv(up[-1], 1))
         self.phase_only = phase_only
-        self.decoder2 = _ladder(down[-1], up, _double_size(), batch_norm).append(_conv(up[-1], 1))
+        self.decoder2 = DoublingDecoder(*_ladder(down[-1], up, double_size(), batch_norm), _conv(up[-1], 1))
 
     def maps(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
         """The two decoders' maps (N, 1, H, W)."""
@@ -74,7 +75,7 @@ class PtychoNN(PatternNetwork):
         return torch.zeros_like(phase) if self.phase_only else self.decoder1(features), phase
 
 
-def _ladder(inputs: int, widths: list[int], resize: nn.Module, batch_norm: bool) -> nn.Sequential:
+def _ladder(inputs: int, widths: list[int], resize: nn.Module, batch_norm: bool) -> list[nn.Module]:
     """For every width two convolutions with ReLU, then `resize`; flat, for the checkpoints' names."""
     layers: list[nn.Module] = []
     for width in widths:
@@ -85,12 +86,8 @@ def _ladder(inputs: int, widths: list[int], resize: nn.Module, batch_norm: bool)
             layers.append(nn.ReLU())
         layers.append(resize)
         inputs = width
-    return nn.Sequential(*layers)
+    return layers
 
 
 def _conv(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-
-
-def _double_size() -> nn.Module:
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ptychow.errors import InputError
 from ptychow.networks.base import PatternNetwork
-from ptychow.networks.doubling import doubled_conv
+from ptychow.networks.doubling import DoublingDecoder, double_size
 from ptychow.networks.gradients import GlobalResponse, LargeDepthwise
 
 
@@ -126,39 +126,22 @@ class Encoder(nn.Sequential):
         nn.init.normal_(stem.bias, std=1.0)
 
 
-class Decoder(nn.Sequential):
+class Decoder(DoublingDecoder):
     """(N, channels, H/16, W/16) to one map (N, 1, H, W)."""
 
     def __init__(self, channels: int, decoder_dims: Sequence[int], convs_per_level: int, separable: bool) -> None:
         layers: list[nn.Module] = []
         for width in decoder_dims:
-            layers.append(_double_size())
+            layers.append(double_size())
             for _ in range(convs_per_level):
                 layers += [*_conv(channels, width, separable), nn.BatchNorm2d(width), nn.ReLU()]
                 channels = width
-        super().__init__(*layers, _double_size(), nn.Conv2d(channels, 1, 3, padding=1))
+        super().__init__(*layers, double_size(), nn.Conv2d(channels, 1, 3, padding=1))
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 nn.init.kaiming_normal_(parameter, nonlinearity="relu")
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Training takes the short way through the last two layers; otherwise they stay what can be counted and read.
-
-        Same map.
-        """
-        if not self.training:
-            return cast(Tensor, super().forward(x))
-        *layers, _, last = self
-        for layer in layers:
-            x = layer(x)
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        return doubled_conv(x, last.weight, last.bias)
-
-
-def _double_size() -> nn.Module:
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _conv(inputs: int, outputs: int, separable: bool) -> list[nn.Module]:
