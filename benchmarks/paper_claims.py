@@ -104,30 +104,36 @@ def scalable(results: Results) -> Judged | None:
     return verdict, f"{listed}; one seed, better at {falls} of {len(found) - 1} enlargements."
 
 
+def trained_longer(results: Results, network: str, lines: int | None) -> str | None:
+    """How the network compares with PtychoNN after three times the steps on so many lines."""
+    pair = [results.of(Training(name, lines=lines, times=3)) for name in (network, "ptychonn")]
+    if None in pair:
+        return None
+    (ours, theirs) = (step_curve({0: run}) for run in pair if run is not None)
+    (our_map, their_map) = (number(run, name="grid_complex_error") for run in pair if run is not None)
+    (our_best, their_best) = (min(error for _, (error,) in curve) for curve in (ours, theirs))
+    (our_end, their_end) = (curve[-1][1][0] for curve in (ours, theirs))
+    title = LEARNERS[network].title
+    where = "On the same lines" if lines is None else f"On {lines} lines"
+    ends = {title: (our_end, our_best), "PtychoNN": (their_end, their_best)}
+    overfit = [name for name, (end, best) in ends.items() if end > 1.2 * best]
+    told = "Neither overfits."
+    if overfit:
+        told = f"{' and '.join(overfit)} overfit{'s' if len(overfit) == 1 else ''}; the validation frames, which show "
+        told += "the same object, do not tell, so that the recipe keeps late weights."
+    if our_end == our_best:
+        told += f" {title}'s error is still falling."
+    return (
+        f"* {where}, {ours[-1][0]:.0f} steps: {title} {our_end:.3f}, PtychoNN {their_end:.3f} (ratio "
+        f"{our_end / their_end:.2f}); at their best milestones {our_best:.3f} and {their_best:.3f}. {told} "
+        f"Of the complex map, amplitude and phase, {title} leaves {our_map / their_map:.2f} of PtychoNN's error."
+    )
+
+
 def reasons(results: Results, scale: Scale) -> str:
-    """Why W1 is not ahead, as far as trainings that were made to find out tell."""
-    said = []
-    for lines in dict.fromkeys(training.lines for training in longer(scale)):
-        pair = [results.of(Training(name, lines=lines, times=3)) for name in ("w1", "ptychonn")]
-        if None in pair:
-            continue
-        (ours, theirs) = (step_curve({0: run}) for run in pair if run is not None)
-        (our_map, their_map) = (number(run, name="grid_complex_error") for run in pair if run is not None)
-        (our_best, their_best) = (min(error for _, (error,) in curve) for curve in (ours, theirs))
-        (our_end, their_end) = (curve[-1][1][0] for curve in (ours, theirs))
-        where = "On the same lines" if lines is None else f"On {lines} lines"
-        overfits = our_end > 1.2 * our_best and their_end > 1.2 * their_best
-        said.append(
-            f"* {where}, {ours[-1][0]:.0f} steps: W1 {our_end:.3f}, PtychoNN {their_end:.3f} (ratio "
-            f"{our_end / their_end:.2f}); at their best milestones {our_best:.3f} and {their_best:.3f}. "
-            + (
-                "Both overfit, and the validation frames, which show the same object, do not tell: the weights that "
-                "the recipe keeps are the late ones. "
-                if overfits
-                else "Neither overfits. "
-            )
-            + f"Of the complex map, amplitude and phase, W1 leaves {our_map / their_map:.2f} of PtychoNN's error."
-        )
+    """Why W1 and W3 are not ahead, as far as trainings that were made to find out tell."""
+    several = dict.fromkeys(training.lines for training in longer(scale))
+    said = [line for lines in several for network in ("w1", "w3") if (line := trained_longer(results, network, lines))]
     if not said:
         return ""
     pair = [results.of(Training("w1", precision=precision)) for precision in ("bf16", "fp32")]
@@ -140,8 +146,8 @@ def reasons(results: Results, scale: Scale) -> str:
         + "\n* PtychoNN's amplitude can stay where it began, worse than a flat one, and the network then has all of "
         "itself for the phase, which alone the headline counts (*Amplitude and phase together*): W1 is then ahead by "
         "the complex map. But in the seed in which PtychoNN learns both, W1 is not ahead by either.\n"
-        "* So neither length nor data nor precision nor the amplitude explains it all. What is left: the paper's data, "
-        "whose amplitude hardly varies, and its W1, of which ours is a reconstruction."
+        "* So neither length nor data nor precision nor the amplitude explains W1's ratio. What is left: the paper's "
+        "data, whose amplitude hardly varies, and its W1, of which ours is a reconstruction."
     )
 
 
