@@ -92,8 +92,8 @@ def test_without_a_mapping_says_what_there_is_and_what_to_say(path):
     for part in (
         "must be explained by a mapping",
         "/raw/frames (6, 8, 8)",
-        "--map frames=/entry/data --positions FILE",
-        "--map positions=/entry/xy",
+        "--map frames=/raw/frames --positions FILE",
+        "--map positions=/raw/xy",
         "position_unit",
     ):
         assert part in str(caught.value)
@@ -102,7 +102,7 @@ def test_without_a_mapping_says_what_there_is_and_what_to_say(path):
 @pytest.mark.parametrize("missing", MINIMAL)
 def test_missing_keys(path, missing):
     mapping = {key: value for key, value in MINIMAL.items() if key != missing}
-    with pytest.raises(InputError, match=f"home made.h5: {missing}.*: the mapping leaves out"):
+    with pytest.raises(InputError, match=f"home made.h5: {missing}.*: not in the mapping"):
         read_scan(path, mapping=mapping)
 
 

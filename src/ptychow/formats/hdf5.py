@@ -8,6 +8,7 @@ of the scan unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
-from ptychow.formats.hdf5_files import hdf5_listing, open_hdf5, read_hdf5_array, read_hdf5_complex
+from ptychow.formats.hdf5_files import hdf5_listing, hdf5_shapes, open_hdf5, read_hdf5_array, read_hdf5_complex
 from ptychow.formats.lazy import HDF5Frames
 from ptychow.formats.probes import probe_modes
 from ptychow.formats.units import ELECTRONVOLT, UNITS, wavelength_of
@@ -79,13 +80,14 @@ def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> No
         if "positions" not in mapping and not {"positions_x", "positions_y"} <= set(mapping):
             missing.append("positions (or positions_y and positions_x)")
     if missing:
+        frames, positions = _example(file)
         raise InputError(
-            "an HDF5 file that must be explained by a mapping" if not mapping else "the mapping leaves out",
+            "an HDF5 file that must be explained by a mapping" if not mapping else "not in the mapping",
             file=path,
             field=None if not mapping else ", ".join(missing),
             found="datasets " + (", ".join(hdf5_listing(file)) or "none"),
-            remedy="Say, for example: --map frames=/entry/data --positions FILE (a table of its own), or, where this "
-            "file holds them: --map frames=/entry/data --map positions=/entry/xy --map position_unit=um (more keys: "
+            remedy=f"Say, for example: --map frames={frames} --positions FILE (a table of its own), or, where this "
+            f"file holds them: --map frames={frames} --map positions={positions} --map position_unit=um (more keys: "
             + ", ".join(KEYS)
             + ")",
         )
@@ -95,6 +97,14 @@ def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> No
             raise InputError("the mapping says the same thing twice", file=path, field=" and ".join(keys))
     if "object" in mapping and "object_origin_px" not in mapping:
         raise InputError("the mapping leaves out where the object lies", file=path, field="object_origin_px")
+
+
+def _example(file: h5py.File) -> tuple[str, str]:
+    """What in the file may well be its frames (the largest stack) and positions (the first table of two columns)."""
+    shapes = hdf5_shapes(file)
+    stacks = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
+    tables = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] == 2]
+    return max(stacks, key=lambda name: math.prod(shapes[name]), default="/entry/data"), (*tables, "/entry/xy")[0]
 
 
 def _positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[Any], PositionUnit]:

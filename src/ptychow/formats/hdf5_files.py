@@ -132,17 +132,22 @@ def attribute_text(item: h5py.Dataset | h5py.Group, name: str, default: str = ""
     return _text(values[0]) if values.size == 1 else default
 
 
-def hdf5_listing(file: h5py.File, most: int = 12) -> list[str]:
+def hdf5_shapes(file: h5py.File, most: int = 12) -> dict[str, tuple[int, ...]]:
     """Path and shape of the first arrays in a file, for messages."""
-    names: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, item: h5py.Group | h5py.Dataset) -> bool | None:
         if isinstance(item, h5py.Dataset) and item.shape:
-            names.append(f"/{name} {item.shape}")
-        return True if len(names) == most else None  # anything but None ends the visit
+            shapes[f"/{name}"] = item.shape
+        return True if len(shapes) == most else None  # anything but None ends the visit
 
     file.visititems(note)
-    return names
+    return shapes
+
+
+def hdf5_listing(file: h5py.File) -> list[str]:
+    """Path and shape, as messages name them."""
+    return [f"{name} {shape}" for name, shape in hdf5_shapes(file).items()]
 
 
 def _text(value: Any) -> str:
