@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 
 
-def chosen_frames(text: str, count: int, field: str) -> NDArray[np.bool_]:
+def chosen_frames(text: str, count: int, field: str, things: str = "frames") -> NDArray[np.bool_]:
     """(count,) which of so many frames `text` means: numbers from 0 and FIRST:LAST (LAST not among them), separated by
     commas, negative ones from the end, as Python counts.
 
-    Raises InputError, naming `field`, for another text, and where one of its parts is no frame.
+    Raises InputError, naming `field` and the `things` meant, for another text, and where one of its parts is no frame.
     """
     chosen = np.zeros(count, bool)
     for part in text.split(","):
         indices = _indices(part, count)
         if not len(indices):
-            expected = f"NUMBER or FIRST:LAST, some of {count} frames (from 0)"
-            raise InputError("no frames", field=field, found=part, expected=expected)
+            expected = f"NUMBER or FIRST:LAST, some of {count} {things} (from 0)"
+            raise InputError(f"no {things}", field=field, found=part, expected=expected)
         chosen[indices] = True
     return chosen
 

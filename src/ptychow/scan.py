@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 
 PASS_PIXELS = 2**21
-UNPAIRED = "docs/formats.md, frames without a position"
+UNPAIRED = "docs/formats.md, frames without a position, positions without a frame"
 PositionUnit = Literal["m", "px"]
 
 
@@ -232,6 +232,15 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
 
 
+def _pair_up(shape: tuple[int, ...], positions: int) -> str:
+    """What to do about frames (N, H, W) and another number of positions."""
+    if positions == shape[2]:
+        return "The last axis of the frames is as long: store them with the frame number first (numpy.moveaxis)"
+    if positions < shape[0]:
+        return f"Leave out the frames without one: --map drop={positions}: ({UNPAIRED})"
+    return f"Where the scan ended early: --map drop_positions={shape[0]}: ({UNPAIRED}); or --positions FILE"
+
+
 def _listed(chosen: NDArray[np.bool_]) -> str:
     """The first numbers of what is chosen (N,), for a message."""
     numbers = np.flatnonzero(chosen)
@@ -261,9 +270,7 @@ def _check(scan: Scan) -> None:
             name,
             f"{len(positions)} positions for {count} frames",
             "as many as frames",
-            f"Leave out the frames without one: --map drop={len(positions)}: ({UNPAIRED})"
-            if len(positions) < count
-            else f"Name a file of as many: --positions FILE ({UNPAIRED})",
+            _pair_up(shape, len(positions)),
         )
         bad = ~np.isfinite(positions).all(axis=1)
         require(

@@ -52,6 +52,27 @@ def test_frames_are_left_out_before_they_need_a_position(write, positions, tmp_p
     assert scan.raster is None
 
 
+@pytest.mark.parametrize("write", [hdf5, tiff, dectris])
+@pytest.mark.parametrize("drop", [{}, {"drop": "1,-1"}], ids=["all frames", "some frames"])
+def test_positions_of_a_plan_that_was_not_measured_to_its_end(write, drop, tmp_path):
+    path, mapping = write(tmp_path)
+    mapping |= table(tmp_path, np.concatenate([PLACES, [[7, 7], [8, 8]]])) | drop
+    with pytest.raises(InputError, match=rf"{COUNT + 2} positions for .*--map drop_positions="):
+        read_scan(path, mapping=mapping)
+    kept = KEPT if drop else range(COUNT)
+    scan = read_scan(path, mapping=mapping | {"drop_positions": f"{COUNT}:"})
+    np.testing.assert_allclose(scan.positions, PLACES[kept] * 1e-6)
+
+
+def test_a_table_of_the_plan_for_a_file_with_positions_of_its_own(tmp_path):
+    scan = small_scan(lines=3)
+    write_scan(tmp_path / "scan.cxi", scan)
+    plan = np.arange(2.0 * len(scan) + 4).reshape(-1, 2)
+    mapping = table(tmp_path, plan) | {"drop_positions": "0,-1"}
+    found = read_scan(tmp_path / "scan.cxi", mapping=mapping)
+    np.testing.assert_allclose(found.positions, plan[1:-1] * 1e-6)
+
+
 @pytest.mark.parametrize(("write", "name"), [(write_scan, "scan.cxi"), (write_nexus, "scan.nxs")])
 def test_all_that_belongs_to_a_frame_goes_with_it(write, name, tmp_path):
     """Also where a file keeps more than frames and positions, and an aborted scan has fewer of these."""
@@ -97,3 +118,9 @@ def test_what_cannot_be_left_out(text, words, tmp_path):
     path, mapping = hdf5(tmp_path)
     with pytest.raises(InputError, match=words):
         read_scan(path, mapping=mapping | table(tmp_path, PLACES) | {"drop": text})
+
+
+def test_positions_that_are_none(tmp_path):
+    path, mapping = hdf5(tmp_path)
+    with pytest.raises(InputError, match=rf"drop_positions: no positions; found 99, .* some of {COUNT} positions"):
+        read_scan(path, mapping=mapping | table(tmp_path, PLACES) | {"drop_positions": "99"})

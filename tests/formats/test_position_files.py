@@ -33,6 +33,7 @@ TEXTS = {
         {"position_columns": "4,5", "position_unit": "um"},
     ),
     "stage": ("# sample A, 3 May\n# SY (um)  SX (um)\n" + text(UM, separator=" "), {}),
+    "one unit for both": (text(UM[:, ::-1], "# sample_x sample_y (um)", " "), {}),
     "prefixes and brackets": (text(np.column_stack((np.arange(12.0), UM)), "index sample_y[um] sample_x[um]", " "), {}),
     "numbers, unit in the header": (
         text(np.column_stack((np.arange(12.0), UM)), "index samz[um] samx[um]", " "),
@@ -98,13 +99,18 @@ def test_a_minus_turns_the_sign_of_the_columns_it_names(tmp_path, columns, signs
     ("content", "said", "message"),
     [
         (text(UM), {"position_unit": "um"}, "position_columns: which columns are down and right is not said; found"),
-        (text(UM, "y, x"), {}, "position_unit: the unit of the positions is not said"),
+        (text(UM), {"position_unit": "um"}, "--map position_columns=1,2 --map position_unit=um"),
+        (
+            text(UM, "x, y"),
+            {},
+            "the unit of the positions is not said.*--map position_columns=y,x --map position_unit=um",
+        ),
         (text(UM, "y_um, x_nm"), {}, "the unit of the positions is not said"),
         (text(UM, "y, x"), {"position_unit": "furlong"}, "position_unit: unknown; found furlong"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "up,x"}, "position_columns: no column up; found"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "1,2,3"}, "which columns are down and right"),
         (text(UM, "y_um, index"), {}, r"columns 1, 2, y_um, index, header 'y_um, index'\. Say, for example: --pos"),
-        (text(UM, "encoder y encoder x", " "), {}, "header 'encoder y encoder x'.*--map position_columns=2,3 --map"),
+        (text(UM, "encoder y encoder x", " "), {}, "header 'encoder y encoder x'.*--map position_columns=1,2 --map"),
         (text(np.hstack((UM, UM)), "y_um,x_um,pos_y_um,pos_x_um"), {}, "which columns are down and right"),
         (text(UM[:, :1], "y_um"), {}, "a single column; expected two"),
         ("1,2\n3,4,5\n", {}, "line 2: a line of another length; found 3 columns after 2"),

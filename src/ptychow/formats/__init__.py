@@ -53,8 +53,11 @@ def read_scan(
     mapping = mapping or {}
     chosen = recognise(path, mapping)
     with about(path):
-        scan = chosen.read(path, mapping)
-        if "positions_file" in mapping and "positions_file" not in chosen.keys:
+        if "positions_file" not in mapping or "positions_file" in chosen.keys:
+            scan = chosen.read(path, mapping)
+        else:
+            # What is said of positions is said of those of the table.
+            scan = chosen.read(path, {key: value for key, value in mapping.items() if key != "drop_positions"})
             scan = position_files.with_positions(scan, mapping)
         return with_pixel_size(scan, pixel_size)
 

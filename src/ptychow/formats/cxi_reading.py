@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import dropping
 from ptychow.formats.cxi_mask import read_masks
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import (
     attribute_text,
     hdf5_dataset,
@@ -75,8 +75,8 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     with open_hdf5(path) as file:
         frames = HDF5Frames.open(path, _first(file, FRAMES, path, "frames"))
         translation = read_translation(file, _first(file, TRANSLATION, path, "positions"), path)
-        kept = dropping.kept_frames(frames.shape[0], path, mapping)
-        return complete(file, path, frames, translation, _geometry(file, path), kept)
+        pairing = Pairing.of(frames.shape[0], path, mapping)
+        return complete(file, path, frames, translation, _geometry(file, path), pairing)
 
 
 def complete(
@@ -85,21 +85,21 @@ def complete(
     frames: HDF5Frames,
     translation: tuple[NDArray[np.float64], str],
     geometry: Geometry,
-    kept: NDArray[np.bool_],
+    pairing: Pairing,
 ) -> Scan:
     """The Scan of what has been read and of all that CXI keeps at known places.
 
-    translation: positions (N, 2), (row, column), and their unit, "m" or "px". kept: (N,) which frames are wanted.
+    translation: positions (N, 2), (row, column), and their unit, "m" or "px". pairing: which of these are wanted.
     """
     _refuse_near_field(file, path)
     unit: PositionUnit = "px" if translation[1] == "px" else "m"
-    positions = dropping.positions_of(translation[0], kept)
-    scan = Scan(dropping.images_of(frames, kept), positions, unit, geometry, name=path.name)
+    positions = pairing.positions(translation[0])
+    scan = Scan(pairing.images(frames), positions, unit, geometry, name=path.name)
     own_positions, own_patches = f"{OWN}/nominal_translation", f"{OWN}/label_patches"
     raster = read_hdf5_numbers(file, f"{OWN}/raster", path, 2) or frames.raster
     patches = HDF5Frames.open(path, own_patches) if holds(file, own_patches, path) else None
     nominal = read_translation(file, own_positions, path)[0] if holds(file, own_positions, path) else None
-    mask, words = read_masks(file, MASKS, path, len(kept), scan.frame_shape)
+    mask, words = read_masks(file, MASKS, path, len(pairing.kept), scan.frame_shape)
     picture = holds(file, f"{IMAGE}/data", path)
     placed = picture and "origin_px" in file[IMAGE].attrs
     remarks = {"mask": words} if words else {}
@@ -111,9 +111,9 @@ def complete(
         saturation=read_hdf5_number(file, f"{OWN}/saturation", path),
         probe=probe_modes(read_hdf5_complex(file, PROBE, path)) if holds(file, PROBE, path) else None,
         object=_object(file, path) if placed else None,
-        label_patches=None if patches is None else dropping.images_of(patches, kept),
-        nominal_positions=None if nominal is None else dropping.positions_of(nominal, kept),
-        raster=(int(raster[0]), int(raster[1])) if raster and kept.all() else None,
+        label_patches=None if patches is None else pairing.images(patches),
+        nominal_positions=None if nominal is None else pairing.positions(nominal),
+        raster=(int(raster[0]), int(raster[1])) if raster and pairing.is_whole else None,
         metadata={**remarks, **_metadata(file, path)},
     )
 

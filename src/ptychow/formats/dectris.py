@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import (
     attribute_text,
     holds,
@@ -63,11 +64,11 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     given, unit = position_files.needed(path, mapping)
     with open_hdf5(path) as file:
         stored, channel = _frames(file, path, mapping)
-        kept = dropping.kept_frames(stored.shape[0], path, mapping)
+        pairing = Pairing.of(stored.shape[0], path, mapping)
         facts = read_detector_facts(file, path, channel)
         return Scan(
-            frames=dropping.images_of(stored, kept),
-            positions=dropping.positions_of(given, kept),
+            frames=pairing.images(stored),
+            positions=pairing.positions(given),
             position_unit=unit,
             geometry=facts.geometry,
             mask=facts.mask,

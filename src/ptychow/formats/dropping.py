@@ -1,12 +1,13 @@
-"""Frames and positions that do not pair up: the key `drop` of a mapping leaves frames out before they must.
+"""Frames and positions that do not pair up: the keys `drop` and `drop_positions` leave some out before they must.
 
-An aborted scan has frames without a position, and an encoder can lose a point. Where there are as many positions as
-frames, those of the frames left out go with them.
+An aborted scan has frames without a position, or positions of its plan without a frame, and an encoder can lose a
+point. Where there are as many positions as frames, those of the frames left out go with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +17,44 @@ from ptychow.errors import InputError
 from ptychow.frame_choice import chosen_frames
 from ptychow.scan import Frames, Subset
 
-KEYS = {"drop": "frames to leave out: numbers from 0 and FIRST:LAST, such as 17,390:"}
+KEYS = {
+    "drop": "frames to leave out: numbers from 0 and FIRST:LAST, such as 17,390:",
+    "drop_positions": "positions to leave out, in the same way: those of a plan that was not measured to its end",
+}
 
 
-def kept_frames(count: int, path: Path, mapping: Mapping[str, str]) -> NDArray[np.bool_]:
-    """(count,) which of the stored frames the mapping does not leave out: all without its key.
+@dataclass(frozen=True)
+class Pairing:
+    """kept: (N,) which of the stored frames a mapping keeps. surplus: the positions it leaves out, as it says them."""
 
-    Raises InputError for no frames' numbers, and where none is left.
-    """
-    kept = ~chosen_frames(mapping["drop"], count, "drop") if "drop" in mapping else np.ones(count, bool)
-    if count and not kept.any():
-        raise InputError("leaves no frame", file=path, field="drop", found=mapping["drop"])
-    return kept
+    kept: NDArray[np.bool_]
+    surplus: str | None
 
+    @classmethod
+    def of(cls, count: int, path: Path, mapping: Mapping[str, str]) -> Pairing:
+        """What the mapping keeps of so many stored frames: all without its keys.
 
-def images_of(images: Frames, kept: NDArray[np.bool_]) -> Frames:
-    """Those of the images (N, H, W) that are kept (N,), still on disk."""
-    return images if kept.all() else Subset(images, np.flatnonzero(kept))
+        Raises InputError for no frames' numbers, and where none is left.
+        """
+        kept = ~chosen_frames(mapping["drop"], count, "drop") if "drop" in mapping else np.ones(count, bool)
+        if count and not kept.any():
+            raise InputError("leaves no frame", file=path, field="drop", found=mapping["drop"])
+        return cls(kept, mapping.get("drop_positions"))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all frames are kept."""
+        return bool(self.kept.all())
 
-def positions_of(positions: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The positions of the frames that are kept (N,), of (N, 2); those of another number are of these alone."""
-    return positions[kept] if len(positions) == len(kept) else positions
+    def images(self, images: Frames) -> Frames:
+        """Those of the images (N, H, W) that are kept, still on disk."""
+        return images if self.is_whole else Subset(images, np.flatnonzero(self.kept))
+
+    def positions(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(M, 2) without the surplus: of all stored frames, of which those kept are taken, or of these alone.
+
+        Raises InputError where the surplus is no positions' numbers.
+        """
+        if self.surplus is not None:
+            positions = positions[~chosen_frames(self.surplus, len(positions), "drop_positions", "positions")]
+        return positions[self.kept] if len(positions) == len(self.kept) else positions

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import hdf5_listing, hdf5_shapes, open_hdf5, read_hdf5_array, read_hdf5_complex
 from ptychow.formats.lazy import HDF5Frames
 from ptychow.formats.probes import probe_modes
@@ -56,17 +57,17 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         _require_keys(file, path, mapping)
         stored = HDF5Frames.open(path, mapping["frames"])
         given, unit = _positions(file, path, mapping)
-        kept = dropping.kept_frames(stored.shape[0], path, mapping)
+        pairing = Pairing.of(stored.shape[0], path, mapping)
         return Scan(
-            frames=dropping.images_of(stored, kept),
-            positions=dropping.positions_of(given, kept),
+            frames=pairing.images(stored),
+            positions=pairing.positions(given),
             position_unit=unit,
             geometry=_geometry(file, path, mapping),
             mask=_mask(file, path, mapping),
             saturation=_number(file, path, mapping, "saturation"),
             probe=_probe(file, path, mapping),
             object=_object(file, path, mapping),
-            raster=stored.raster if kept.all() else None,
+            raster=stored.raster if pairing.is_whole else None,
             name=path.name,
             metadata={f"mapping {key}": value for key, value in mapping.items()},
         )

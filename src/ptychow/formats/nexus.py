@@ -43,6 +43,7 @@ from ptychow.formats.cxi_reading import (
     read_length,
     read_translation,
 )
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import (
     attribute_text,
     hdf5_dataset,
@@ -106,13 +107,13 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             pixel_size=read_hdf5_number(file, f"{OWN}/pixel_size", path),
         )
         translation = _positions(file, path, entry or "entry_1", detector, sample, stored)
-        kept = dropping.kept_frames(stored.shape[0], path, mapping)
-        scan = complete(file, path, frames, translation, geometry, kept)
-        if scan.raster is None and kept.all():
+        pairing = Pairing.of(stored.shape[0], path, mapping)
+        scan = complete(file, path, frames, translation, geometry, pairing)
+        if scan.raster is None and pairing.is_whole:
             scan = replace(scan, raster=stored.raster)
         if scan.mask is None:
             names = (f"{detector}/mask", f"{detector}/pixel_mask")
-            scan = replace(scan, mask=read_masks(file, names, path, len(kept), scan.frame_shape)[0])
+            scan = replace(scan, mask=read_masks(file, names, path, len(pairing.kept), scan.frame_shape)[0])
         return scan
 
 

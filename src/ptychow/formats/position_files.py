@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats.base import require_memory
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import attribute_text, hdf5_listing, open_hdf5, read_hdf5_array
 from ptychow.formats.numpy_files import is_npy, npz_members, read_array
 from ptychow.formats.units import UNITS, metres
@@ -69,6 +70,8 @@ def needed(path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[np.float64],
 def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
     """The scan with the positions of `positions_file`; its own become the nominal ones where the units agree."""
     positions, unit = read_positions(mapping)
+    # What `drop` leaves out is not in the scan any more.
+    positions = Pairing(np.ones(len(scan), bool), mapping.get("drop_positions")).positions(positions)
     nominal = scan.positions if unit == scan.position_unit else None
     record = {"positions": f"from {Path(mapping['positions_file']).name}"}
     return replace(
@@ -218,28 +221,32 @@ def _choose(table: Table, wanted: list[str], path: Path) -> tuple[str, str]:
             file=path,
             field="position_columns",
             found=table.described(),
-            remedy=_example(path),
+            remedy=_example(path, [name for name in columns if name.isdigit()][-2:]),
         )
     return names[0], names[1]
 
 
-def _example(path: Path) -> str:
-    """What a user could say of this file."""
+def _example(path: Path, names: list[str]) -> str:
+    """What a user could say of this file. names: two of its columns."""
+    columns = ",".join(names) or "2,3"
     return (
-        f"Say, for example: --positions {path} --map position_columns=2,3 --map position_unit=um (DOWN,RIGHT: names or "
-        f"numbers from 1; m, mm, um, nm, or px for object pixels; for ptychow live '{path}?columns=2,3&unit=um')"
+        f"Say, for example: --positions {path} --map position_columns={columns} --map position_unit=um (DOWN,RIGHT: "
+        "names or numbers from 1; m, mm, um, nm, or px for object pixels; for ptychow live "
+        f"'{path}?columns={columns}&unit=um')"
     )
 
 
 def _unit_of(table: Table, names: list[str], path: Path) -> str:
     found = {table.units.get(name, "") for name in names}
+    if len(found) == 2 and "" in found and len(table.units) == 2:
+        found.remove("")  # "x y (mm)": the only unit in the header, once by name and once by number
     if len(found) != 1 or found == {""}:
         raise InputError(
             "the unit of the positions is not said",
             file=path,
             field="position_unit",
             found=table.described(),
-            remedy=_example(path),
+            remedy=_example(path, names),
         )
     unit = found.pop()
     if unit == "px":

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format, mapped_number
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.lazy import LazyFrames
 from ptychow.formats.units import ELECTRONVOLT, wavelength_of
 from ptychow.scan import Geometry, Scan
@@ -101,11 +102,11 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan of a stack and a file of positions. Raises InputError for what is missing or damaged."""
     given, unit = position_files.needed(path, mapping)
     stored = TiffFrames.open(path)
-    kept = dropping.kept_frames(stored.shape[0], path, mapping)
+    pairing = Pairing.of(stored.shape[0], path, mapping)
     energy = mapped_number(mapping, "energy_ev", path)
     return Scan(
-        frames=dropping.images_of(stored, kept),
-        positions=dropping.positions_of(given, kept),
+        frames=pairing.images(stored),
+        positions=pairing.positions(given),
         position_unit=unit,
         geometry=Geometry(
             wavelength=wavelength_of(energy * ELECTRONVOLT if energy else None),
