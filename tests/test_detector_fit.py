@@ -48,6 +48,18 @@ def test_bad_pixels_are_found_and_said():
     assert preparation.notes == ("3 bad pixels: 1 by the scan's mask, 1 marked in most frames, 1 dead",)
 
 
+def test_a_sharp_direct_beam_off_the_middle_is_no_hot_pixel():
+    y, x = np.mgrid[:64, :64]
+    far = np.hypot(y - 44, x - 38)
+    mean = 3e4 * (far < 0.5) + 300 * np.exp(-((far / 6) ** 2))
+    frames = np.random.default_rng(0).poisson(mean, (40, 64, 64)).astype(np.uint16)
+    scan = Scan(frames=frames, positions=np.zeros((40, 2)), name="beam")
+    assert not fit_preparation(scan).mask[44, 38]  # about the middle it is one
+    preparation = fit_preparation(scan, centre="auto", crop=32)
+    assert preparation.centre == (44, 38)
+    assert preparation.mask is None or preparation.mask[44, 38]
+
+
 def test_bad_pixels_can_be_the_scan_s_or_none():
     scan = with_bad_pixels(make_scan())
     np.testing.assert_array_equal(fit_preparation(scan, bad_pixels="scan").mask, scan.mask)

@@ -121,6 +121,14 @@ def test_the_default_region_is_the_unseen_one_and_said(trained, scan):
     assert summary["frames"] == len(found.indices) and summary["removed_by_alignment"] == ["constant"]
 
 
+@pytest.mark.parametrize("kind", [list, lambda found: np.isin(np.arange(80), found)], ids=["list", "bool"])
+def test_frames_may_be_chosen_as_a_list_or_as_true_and_false(kind, trained, scan):
+    unseen = unseen_frames(scan, trained.model)
+    found = evaluate(trained.model, scan, indices=kind(unseen), device="cpu")
+    np.testing.assert_array_equal(found.indices, unseen)
+    assert found.headline == evaluate(trained.model, scan, device="cpu").headline
+
+
 def test_an_evaluation_on_nothing_unseen_is_refused(paper_trained, scan):
     with pytest.raises(InputError, match=r"small-0.cxi: every frame shares object pixels .*--region all"):
         evaluate(paper_trained.model, scan, device="cpu")

@@ -9,14 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import small_scan
+from conftest import TINY, small_scan
+from ptychow.detector_fit import fit_preparation
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.errors import InputError, MismatchError
 from ptychow.model import Model, ModelCard
 from ptychow.networks import NETWORKS, build
+from ptychow.optics.beam import gaussian_beam
 from ptychow.orientation import Orientation
 from ptychow.scan import Geometry
 from ptychow.tensor_files import read_tensors, write_tensors
+from ptychow.training import recipe_named, train
 
 
 def rewritten(path, change):
@@ -252,6 +255,21 @@ def test_another_probe_is_said(trained, scan):
     assert trained.model.check(replace(scan, probe=np.roll(scan.probe, 9, axis=1))) == []
     small = replace(other, probe=other.probe[:, 4:-4, 4:-4])
     assert "not of the frames' size: not checked" in trained.model.check(small)[0]
+
+
+def test_a_probe_that_cannot_be_compared_is_no_obstacle(scan):
+    narrow, recipe = replace(scan, probe=gaussian_beam(32, fwhm=4)), recipe_named("paper", epochs=1)
+    preparation = fit_preparation(narrow, bin=2, transform="raw", scale="none")
+    binned = train(narrow, "w3", recipe, preparation=preparation, settings=TINY, split="none", device="cpu").model
+    assert binned.probe is not None
+    rough = replace(small_scan(3), probe=np.ones_like(scan.probe))
+    said = binned.check(rough)
+    assert any("the file's probe cannot be compared with the Model's" in words for words in said)
+
+
+def test_an_unknown_scale_is_refused(trained, scan):
+    with pytest.raises(InputError, match="scale: unknown; found Model, expected scan or model"):
+        trained.model.prepare_for(scan, "Model")
 
 
 def test_frames_of_zeros_are_refused(trained, scan):

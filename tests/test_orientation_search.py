@@ -230,6 +230,12 @@ def test_upright_undoes_what_was_done():
         assert np.allclose(again.probe, scan.probe)
 
 
+def test_upright_frames_may_have_a_size_no_network_takes():
+    scan = measured()
+    odd = replace(scan, frames=scan.frames[:][:, :30, :30], probe=None, mask=None)
+    assert upright(odd, Orientation.ROTATE_90, Orientation.IDENTITY).frame_shape == (30, 30)
+
+
 def test_spread_of_a_defocused_start_is_as_asked():
     from ptychow.solver.measurement import measure
 

@@ -18,6 +18,7 @@ from ptychow.position_refinement import (
     own_spread,
     refine_positions,
 )
+from ptychow.scan import ObjectImage
 
 pytest.importorskip("ptychi")
 
@@ -117,6 +118,17 @@ def test_label_refines_positions_first(tmp_path, capsys):
     labelled = read_scan(tmp_path / "wrong_labelled.cxi")
     assert np.allclose(labelled.nominal_positions, wrong)
     assert stage_error(labelled.positions_px, truth) < 0.5 * stage_error(wrong / 10e-9, truth)
+
+
+def test_labels_of_the_positions_before_do_not_stay(spoiled):
+    flat = ObjectImage(np.ones((200, 200), np.complex64), (0.0, 0.0), "test")
+    labelled = replace(spoiled[1], object=flat)
+    assert refine_positions(labelled, reach=2, schedule=BRIEF).scan.object is None
+
+
+def test_some_round_must_be(spoiled):
+    with pytest.raises(InputError, match="schedule: no round"):
+        refine_positions(spoiled[1], reach=2, schedule=())
 
 
 @pytest.mark.parametrize("reach", [0.5, 33, np.nan])

@@ -207,6 +207,12 @@ def test_what_does_not_fit_is_refused_or_forced(trained, scan):
     assert forced.title == "forced: small-0.cxi, w3"
 
 
+@pytest.mark.parametrize("name", ["batch_size", "threads"])
+def test_numbers_of_nothing_are_refused(name, trained, scan):
+    with pytest.raises(InputError, match=f"{name}: none; found -1, expected 1 or more"):
+        reconstruct(scan, trained.model, device="cpu", **{name: -1})
+
+
 @pytest.mark.parametrize(("usual", "light", "title"), [(2.0, "green", "small-0.cxi, w3"), (1e-6, "red", "doubtful: ")])
 def test_a_doubtful_result_says_so_and_what_to_suspect(usual, light, title, trained, scan):
     reference = Reference(median=usual / 2, amber=usual, red=2 * usual, frames=80, data="training")

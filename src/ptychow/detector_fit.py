@@ -74,6 +74,9 @@ def fit_preparation(
         )
     if centre == "auto":
         centre = sample.centre_of_mass()
+        # A sharp direct beam is no hot pixel: what is hot is judged about zero frequency.
+        detector, notes = detector_of(scan, bad_pixels, markers, wrap_negative, saturation, centre)
+        sample = _Sample.of(scan, detector)
         notes = (*notes, f"zero frequency taken to be at pixel {centre}, the centre of mass")
     middle = (scan.frame_shape[0] // 2, scan.frame_shape[1] // 2)
     at = centre or middle
@@ -268,7 +271,7 @@ def _reach(
     crop: int | None,
     bin: int | None,
 ) -> tuple[int | None, int]:
-    """The crop (None where nothing is cut) and bin that bring the frames to `size`, as `fit` says."""
+    """The crop (None where nothing is cut) and bin that bring the frames to `size`, as `fit_preparation` says."""
     room = _room(scan.frame_shape, centre)
     choices = [
         factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def evaluate(
     model: Model | str | Path,
     scan: Scan,
     *,
-    indices: Indices | None = None,
+    indices: Indices | NDArray[np.bool_] | Sequence[int] | None = None,
     region: str | None = None,
     remove: tuple[str, ...] | None = None,
     stitching: Stitching = "probe",
@@ -100,9 +101,10 @@ def evaluate(
 ) -> Evaluation:
     """Compare the Model's patches and stitched object with the scan's labels; model: it, or its file or name.
 
-    indices: the frames, described by `region`; by default the unseen ones. remove: what alignment takes out of the
-    stitched object, by default the constant for simulated truth, and constant, ramp and shift (the ambiguities of an
-    iterative reconstruction) otherwise. Raises InputError where there are no labels or no unseen frames.
+    indices: the frames, by number or as (N,) bool, described by `region`; by default the unseen ones. remove: what
+    alignment takes out of the stitched object, by default the constant for simulated truth, and constant, ramp and
+    shift (the ambiguities of an iterative reconstruction) otherwise. Raises InputError where there are no labels or no
+    unseen frames.
     """
     if scan.object is None and scan.label_patches is None:
         raise InputError("has no labels to compare with", file=scan.name, remedy="Make them with: ptychow label")
@@ -121,7 +123,8 @@ def evaluate(
                 file=scan.name,
                 remedy="Train with --holdout 0.2, take another scan, or name --region all and mistrust the numbers",
             )
-    part = scan.select(indices)
+    chosen: Indices = np.arange(len(scan))[np.asarray(indices)]
+    part = scan.select(chosen)
     preparation = model.prepare_for(scan)
     labelled = LabelledFrames(part, preparation, _unit_weight(model), constant_free=False)
     labels = labelled.labels(np.arange(len(part)))
@@ -138,7 +141,7 @@ def evaluate(
     assert found.patches is not None  # asked for
     # Frames without counts have no patch: nothing is claimed of them, and nothing is scored.
     lit = found.patches.any(axis=(1, 2))
-    indices, patches = indices[lit], found.patches[lit]
+    chosen, patches = chosen[lit], found.patches[lit]
     labels = central_crop(labels[lit], patches.shape[1])
     light = None if model.probe is None else central_crop(intensity(model.probe), patches.shape[1])
     simulated = scan.object is not None and scan.object.source.startswith("simulation")
@@ -146,12 +149,12 @@ def evaluate(
         remove = ("constant",) if simulated else ("constant", "ramp", "shift")
     return Evaluation(
         region=region or "chosen frames",
-        indices=indices,
+        indices=chosen,
         removed=remove,
         reference="truth" if simulated else "label",
         patches=metrics.patch_metrics(patches, labels, light),
         patches_flat=metrics.patch_metrics(np.ones_like(labels), labels, light),
-        notebook=_notebook(scan, indices, patches, labels, model),
+        notebook=_notebook(scan, chosen, patches, labels, model),
         reconstruction=found,
         **_stitched(scan, found, labels, remove, preparation.pixel_ratio(scan.frame_shape)),
     )

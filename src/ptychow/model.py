@@ -163,6 +163,8 @@ class Model:
 
         scale: the count scale is measured on the scan, or is the Model's own. bad_pixels: as `fit_preparation`.
         """
+        if scale not in ("scan", "model"):
+            raise InputError("unknown", field="scale", found=scale, expected="scan or model")
         preparation = self.card.preparation
         if scan.frame_shape == self.card.frame_shape:
             preparation = with_detector_of(preparation, scan, bad_pixels)
@@ -245,7 +247,12 @@ class Model:
         if scan.probe.shape[1:] != scan.frame_shape:
             warnings.append(f"probe of {scan.probe.shape[1:]} pixels, not of the frames' size: not checked")
             return
-        overlap = _correlation(intensity(self.card.preparation.probe(scan.probe)), intensity(self.probe))
+        try:
+            probe = self.card.preparation.probe(scan.probe)
+        except InputError as error:
+            warnings.append(f"the file's probe cannot be compared with the Model's: {error}")
+            return
+        overlap = _correlation(intensity(probe), intensity(self.probe))
         if overlap < 0.8:
             warnings.append(
                 f"probe intensity matches the Model's only to {overlap:.2f} (1 is equal): another beam, or the "

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychow.detector_fit import fit_preparation
+from ptychow.detector_fit import detector_of, preparation_of
 from ptychow.errors import InputError
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
@@ -225,7 +225,10 @@ def upright(scan: Scan, frames: Orientation, positions: Orientation) -> Scan:
 
     An object or patches, which lie in that of the stored positions, are kept only where these stay.
     """
-    turned = prepare_scan(scan, fit_preparation(scan, orientation=frames, transform="raw", scale="none"))
+    fields, notes = detector_of(scan)
+    turned = prepare_scan(
+        scan, preparation_of(orientation=frames, transform="raw", scale="none", notes=notes, **fields)
+    )
     if positions is Orientation.IDENTITY:
         return turned
     nominal = None if scan.nominal_positions is None else positions.apply_to_positions(scan.nominal_positions)

@@ -100,7 +100,7 @@ class Round:
 @dataclass(frozen=True)
 class Refined:
     """scan: with the refined positions, without frames that hold no counts; what they were before is in
-    `nominal_positions`, if nothing was there yet.
+    `nominal_positions`, if nothing was there yet; and without object and label patches, which were of those positions.
 
     moved_px: (n, 2) by how much, object pixels, of mean zero. rounds: what each did. uncertain: (n,) bool, frames that
     no place explains as well as the others are explained. seconds: wall time.
@@ -128,7 +128,7 @@ def refine_positions(
     reach: object pixels by which a position may be wrong along each axis; a sixth of the frame by default. The mean of
     all positions stays where it was.
     probe_modes, device, seed: as for `label`; the probe starts as it does there, in every round.
-    schedule: the rounds. on_round: called after each.
+    schedule: the rounds, one or more. on_round: called after each.
 
     Needs overlap: what a frame shows must be known from others. Raises InputError for a reach that is not within a
     pixel and half a frame and for too few frames, PtychoWError where frames are hardly explained better than by an
@@ -139,6 +139,8 @@ def refine_positions(
     reach = size * REACH if reach is None else reach
     if not 1 <= reach <= size / 2:
         raise InputError("not a reach", field="reach", found=reach, expected=f"1 to {size // 2} object pixels")
+    if not schedule:
+        raise InputError("no round", field="schedule", expected="one Step or more")
     method = method_named("lsqml")
     modes = choose_modes(scan, probe_modes)
     require_memory(scan, method, method.batch_size, modes)
@@ -238,7 +240,15 @@ class _Refinement:
         unit = 1.0 if self.scan.position_unit == "px" else float(self.scan.geometry.pixel_size or np.nan)
         nominal = self.scan.positions if self.scan.nominal_positions is None else self.scan.nominal_positions
         positions = self.scan.positions + moved * unit
-        scan = replace(self.scan, positions=positions, nominal_positions=nominal, raster=None)
+        # An object and patches are those of the positions before.
+        scan = replace(
+            self.scan,
+            positions=positions,
+            nominal_positions=nominal,
+            object=None,
+            label_patches=None,
+            raster=None,
+        )
         return Refined(scan, moved, tuple(self.rounds), outliers(self.errors), seconds)
 
 

@@ -120,6 +120,19 @@ def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:
     )
 
 
+def require_probe_of_frames(scan: Scan) -> None:
+    """Raise InputError unless the scan's probe, where it has one, has the frames' size."""
+    if scan.probe is not None and scan.probe.shape[1:] != scan.frame_shape:
+        raise InputError(
+            "of another size than the frames",
+            file=scan.name,
+            field="probe",
+            found=scan.probe.shape[1:],
+            expected=scan.frame_shape,
+            remedy="Crop the frames to it (ptychow prepare --crop), or find it again: ptychow label",
+        )
+
+
 def require_label_pixel(scan: Scan, preparation: Preparation) -> None:
     """Raise InputError unless the scan's label patches, where it has any, have the size and pixel of prepared frames.
 

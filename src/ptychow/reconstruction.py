@@ -130,6 +130,9 @@ def reconstruct(
     with a warning: a network would make an object of them too.
     Raises MismatchError, and InputError for bad frames or positions (that can be no scan's: unless forced).
     """
+    for name, number in (("batch_size", batch_size), ("threads", threads)):
+        if number is not None and number < 1:
+            raise InputError("none", field=name, found=number, expected="1 or more")
     model = Model.of(model)
     warnings = [*model.check(scan, force), *_check_positions(scan, force)]
     preparation = model.prepare_for(scan, scale)

@@ -31,8 +31,9 @@ def test_saturation_and_dead_pixels():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="integer type"):
-        Detector(dtype="float32")
+    for dtype in ("float32", "uint64"):
+        with pytest.raises(InputError, match=f"dtype: no type of a detector's counts; found {dtype}"):
+            Detector(dtype=dtype)
     with pytest.raises(InputError, match="integer type"):
         Detector(dtype="nonsense")
     with pytest.raises(InputError, match="background"):

@@ -15,6 +15,32 @@ SHORT = LABEL_FREE.model_copy(update={"epochs": 3, "steps_per_epoch": 4, "batch_
 QUICK = {"settings": TINY, "device": "cpu"}
 
 
+def test_so_many_minutes_go_on_as_they_began(scan, tmp_path):
+    checkpoint = tmp_path / "c.safetensors"
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(PtychoWError, match=r"interrupted after 1 of (\d+) epochs") as interrupted:
+        calibrate(scan, "w3", SHORT, minutes=0.02, checkpoint=checkpoint, on_epoch=stop, **QUICK)
+    epochs = int(str(interrupted.value).split(" of ")[1].split()[0])
+    # Another time would fit another number of epochs.
+    resumed = calibrate(scan, "w3", SHORT, minutes=0.001, checkpoint=checkpoint, resume=True, **QUICK)
+    assert resumed.history.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda s: {}, {"seed": -1}, "seed: negative"),
+        (lambda s: {"probe": s.probe[:, 8:24, 8:24]}, {}, "probe: of another size than the frames"),
+    ],
+)
+def test_bad_input_is_named(change, options, message, scan):
+    with pytest.raises(InputError, match=message):
+        calibrate(replace(scan, **change(scan)), "w3", SHORT, **QUICK, **options)
+
+
 @pytest.fixture(scope="module")
 def calibrated(scan):
     return calibrate(scan, "w3", SHORT, **QUICK)

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from conftest import TINY, small_scan
-from ptychow.errors import InputError, PtychoWError
+from ptychow.detector_fit import fit_preparation
+from ptychow.errors import InputError, MismatchError, PtychoWError
+from ptychow.orientation import Orientation
 from ptychow.scan import Geometry, ObjectImage
-from ptychow.training import recipe_named, shares_pixels, train
+from ptychow.training import Split, no_split, recipe_named, shares_pixels, train
 
 QUICK = {"settings": TINY, "device": "cpu"}
 
@@ -90,6 +92,12 @@ def test_an_interrupted_training_continues_to_the_same_model(scan, tmp_path):
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.network.state_dict().items())
     with pytest.raises(InputError, match="seed: belongs to another training"):
         train(scan, "w3", settings, checkpoint=checkpoint, resume=True, seed=5, **QUICK)
+    turned = fit_preparation(scan, orientation=Orientation.ROTATE_90)
+    with pytest.raises(InputError, match="preparation: belongs to another training"):
+        train(scan, "w3", settings, checkpoint=checkpoint, resume=True, preparation=turned, **QUICK)
+    other = replace(scan, probe=scan.probe * np.linspace(1, 1.1, 32, dtype=np.float32))
+    with pytest.raises(InputError, match="probes: belongs to another training"):
+        train(other, "w3", settings, checkpoint=checkpoint, resume=True, **QUICK)
 
 
 def test_an_amplitude_above_one_is_within_reach_of_the_default_head_only(scan):
@@ -156,6 +164,11 @@ def test_frames_are_binned_to_the_size_asked_for():
         (lambda s: {"frames": s.frames[:, :30, :30], "probe": None}, {"recipe": "paper"}, "sizes that work: 16 "),
         (lambda s: {}, {"size": 48}, "cannot be brought to 48 x 48"),
         (lambda s: {}, {"seed": -1}, "seed: negative"),
+        (lambda s: {}, {"precision": "bf-16"}, "precision: unknown; found bf-16, expected fp32 or bf16"),
+        (lambda s: {"probe": s.probe[:, 8:24, 8:24]}, {}, r"probe: of another size than the frames; found \(16, 16\)"),
+        (lambda s: {}, {"splits": []}, "splits: not one a scan; found 0, expected 1"),
+        (lambda s: {}, {"splits": [no_split(999)]}, "splits: no such frame; found 998"),
+        (lambda s: {"metadata": {"label_gauge": "constant-free"}}, {"recipe": "paper"}, "label_patches: the teacher"),
         (lambda s: {}, {"network": "w9"}, "network: unknown network; found w9"),
         (lambda s: {}, {"device": "abacus"}, "device: not available here"),
         (lambda s: {}, {"validation": -0.2}, "validation: not a fraction"),
@@ -167,6 +180,45 @@ def test_bad_input_is_named(change, options, message, scan):
     arguments = {"network": "w3", "recipe": recipe(options.pop("recipe", "ptychow")), **options}
     with pytest.raises(InputError, match=message):
         train(replace(scan, **change(scan)), **arguments)
+
+
+def test_no_scan_and_a_recipe_of_nothing(scan):
+    with pytest.raises(InputError, match="scans: no scan to train on"):
+        train([], "w3", recipe(), **QUICK)
+    with pytest.raises(InputError, match="recipe: nothing to train on"):
+        train(scan, "w3", recipe(virtual=1), **QUICK)
+
+
+@pytest.mark.parametrize("name", ["ptychow", "paper"])
+def test_frames_without_counts_are_no_pairs(name, scan):
+    dark = np.arange(0, len(scan), 3)
+    frames = scan.frames.copy()
+    frames[dark] = 0
+    blinking = replace(scan, frames=frames)
+    result = train(blinking, "w3", recipe(name), split="none", **QUICK)
+    assert result.warnings[0] == f"small-0.cxi: {len(dark)} frames without counts left out"
+    lit = np.setdiff1d(np.arange(len(scan)), dark)
+    assert np.array_equal(result.splits[0].train, lit) and result.model.card.data[0].train == lit.tolist()
+    # As if they had not been there.
+    mean = train(scan.select(lit), "w3", recipe(name), split="none", **QUICK).model.card.preparation.mean_input
+    if name == "ptychow":
+        np.testing.assert_allclose(result.model.card.preparation.mean_input, mean, rtol=0.02)
+
+
+def test_going_on_with_another_instrument_must_be_forced(trained, scan):
+    foreign = replace(scan, geometry=Geometry(pixel_size=30e-9))
+    with pytest.raises(MismatchError, match="object pixel of 30 nm"):
+        train(foreign, recipe=recipe(), start=trained.model, device="cpu")
+    forced = train(foreign, recipe=recipe(), start=trained.model, force=True, device="cpu")
+    assert any("object pixel of 30 nm" in words for words in forced.warnings)
+
+
+def test_a_scan_that_only_validates_needs_no_physics_of_its_own(scan):
+    nothing = np.zeros(0, np.int64)
+    other = small_scan(1)
+    splits = [no_split(len(scan)), Split("none", nothing, np.arange(len(other)), nothing)]
+    result = train([scan, other], "w3", recipe(physics="amplitude", batch_size=32), splits=splits, **QUICK)
+    assert len(result.history.validation_loss) == 1
 
 
 def test_scans_of_different_instruments_are_refused(scan):

@@ -112,12 +112,10 @@ def calibrate(
         if probe_epochs:
             scan = _with_probe(report, scan, probe_epochs, modes, device, seed)
         recipe = LABEL_FREE
-        if minutes is not None and begun is not None:
-            # The steps that fitted into so many minutes then.
-            recipe, minutes = recipe.model_copy(update={"epochs": begun.epochs}), None
-        elif steps is not None:
+        if steps is not None:
             recipe = recipe.model_copy(update=lengths(steps, recipe.steps_per_epoch))
-        with report.progress("Training", None if minutes else recipe.epochs * recipe.steps_per_epoch) as advance:
+        epochs = recipe.epochs if minutes is None else None if begun is None else begun.epochs
+        with report.progress("Training", epochs and epochs * recipe.steps_per_epoch) as advance:
             trained = run(
                 scan,
                 network,

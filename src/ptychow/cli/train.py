@@ -10,6 +10,7 @@ import typer
 
 from ptychow.cli.common import (
     Device,
+    Force,
     Json,
     Mapping,
     NetworkSettings,
@@ -84,6 +85,7 @@ def train(
     tensorboard: Annotated[
         Path | None, typer.Option("--tensorboard", help="Also write TensorBoard logs to this folder.")
     ] = None,
+    force: Force = False,
     device: Device = "auto",
     devices: Annotated[int, typer.Option("--devices", help="Processes here, one for each GPU.", min=1)] = 1,
     nodes: Annotated[int, typer.Option("--nodes", help="Machines; give the command on each.", min=1)] = 1,
@@ -161,6 +163,7 @@ def train(
             validation=validation,
             holdout=holdout,
             seed=seed,
+            force=force,
             device=device,
             precision=precision,
             checkpoint=checkpoint,

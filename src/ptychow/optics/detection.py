@@ -29,11 +29,13 @@ class Detector:
 
     def __post_init__(self) -> None:
         try:
-            integer = np.dtype(self.dtype).kind in "ui"
+            dtype = np.dtype(self.dtype)
+            fits = dtype.kind in "ui" and dtype.itemsize <= 4
         except TypeError:
-            integer = False
-        if not integer:
-            raise InputError("counts need an integer type", field="dtype", found=self.dtype, expected="uint16")
+            fits = False
+        if not fits:
+            expected = "an integer type of at most 32 bits, such as uint16"
+            raise InputError("no type of a detector's counts", field="dtype", found=self.dtype, expected=expected)
         for name in ("background", "saturation"):
             value = getattr(self, name)
             if value is not None and not value >= 0:

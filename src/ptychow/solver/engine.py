@@ -103,6 +103,10 @@ def iterate(
     Raises MissingExtraError without Pty-Chi, InputError for a start that does not fit, PtychoWError where it diverges.
     """
     require_pty_chi()
+    if epochs is not None and epochs < 1:
+        raise InputError("no number of epochs", field="epochs", found=epochs, expected="1 or more")
+    if seconds is not None and not seconds > 0:
+        raise InputError("no time to iterate", field="seconds", found=seconds, expected="more than 0")
     chosen = method_named(method)
     noise = choose_noise(chosen, noise)
     positions_px = np.asarray(positions_px, np.float64)
@@ -200,7 +204,7 @@ class _Task:
                 seconds = 0.0
                 until_plateau = epochs is None and limit is None
                 most = MOST_EPOCHS if until_plateau else epochs
-                for epoch in range(1, most + 1) if most else itertools.count(1):
+                for epoch in range(1, most + 1) if most is not None else itertools.count(1):
                     began = time.perf_counter()
                     self.task.run(1)
                     errors.append(self._error(good))

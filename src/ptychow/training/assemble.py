@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
 from ptychow.detector_fit import fit_preparation, with_detector_of
-from ptychow.errors import InputError
+from ptychow.errors import InputError, about
+from ptychow.prepared import require_probe_of_frames
 from ptychow.scan import Scan
 from ptychow.stitch import probe_weight
-from ptychow.training.data import LABEL_AGAIN, LabelledFrames, PairSet, wrapped_fraction
+from ptychow.training.data import LABEL_AGAIN, LABEL_GAUGE, LabelledFrames, PairSet, wrapped_fraction
 from ptychow.training.physics import Mismatch, PhysicsLoss
 from ptychow.training.recipes import Recipe
 from ptychow.training.split import Indices, Split, split_scan
 from ptychow.training.virtual import VirtualPoints
+from ptychow.words import counted
 
 # Label patches surveyed at a time.
 _SAMPLE = 256
@@ -63,7 +65,7 @@ class TrainingSet:
         ]
 
     def physics(self, kind: Mismatch) -> list[PhysicsLoss]:
-        """The physics of every scan, through its probe."""
+        """The physics of every scan that trains, through its probe."""
         return [
             PhysicsLoss(
                 scan,
@@ -75,6 +77,7 @@ class TrainingSet:
             for scan, preparation, probe, split in zip(
                 self.scans, self.preparations, self.probes, self.splits, strict=True
             )
+            if len(split.train)
         ]
 
     def _chosen(self, indices: Sequence[Indices]) -> list[tuple[LabelledFrames, Indices]]:
@@ -102,6 +105,8 @@ def assemble(
     """
     first = scans[0]
     _require_same_instrument(scans)
+    if recipe.loss != "complex":
+        _require_absolute_labels(scans)
     if preparation is None:
         preparation = fit_preparation(
             first, size=size, transform=recipe.transform, threshold=recipe.threshold, scale=recipe.scale
@@ -113,15 +118,23 @@ def assemble(
             split_scan(scan.positions_px, reach, split, seed=seed, validation=validation, holdout=holdout)
             for scan in scans
         ]
+    elif len(splits) != len(scans):
+        raise InputError("not one a scan", field="splits", found=len(splits), expected=len(scans))
+    details = [preparation if scan is first else with_detector_of(preparation, scan) for scan in scans]
+    splits, warnings = _lit_splits(scans, splits, details)
     if recipe.standardise and preparation.mean_input is None:
         # The training frames' own statistics: what is held out stays unseen.
         preparation = preparation.with_scale_of(first).with_statistics_of(first.select(splits[0].train))
     given = probe
+    if given is None:
+        for scan in scans:
+            require_probe_of_frames(scan)
     if probe is None and first.probe is not None:
         probe = preparation.probe(first.probe)
     weight = _loss_weight(first, recipe, probe, patch_size)
+    statistics = {"mean_input": preparation.mean_input, "deviation": preparation.deviation}
     preparations = tuple(
-        (preparation if scan is first else with_detector_of(preparation, scan)).with_scale_of(scan) for scan in scans
+        own.replace(**statistics).with_scale_of(scan) for scan, own in zip(scans, details, strict=True)
     )
     probes = tuple(
         probe if given is not None or scan.probe is None else own.probe(scan.probe)
@@ -129,7 +142,7 @@ def assemble(
     )
     common = tuple(scans), tuple(splits), preparation, probe, preparations, probes, weight
     if not recipe.measured_per_batch:
-        return TrainingSet(*common, parts=(), warnings=())
+        return TrainingSet(*common, parts=(), warnings=tuple(warnings))
 
     def parts(amplitude_scale: float) -> tuple[LabelledFrames, ...]:
         return tuple(
@@ -137,9 +150,45 @@ def assemble(
             for scan, own in zip(scans, preparations, strict=True)
         )
 
-    warnings, largest = _survey_labels(parts(1.0), splits, weight)
+    of_labels, largest = _survey_labels(parts(1.0), splits, weight)
     amplitude_scale = largest if recipe.amplitude_max == 1 else 1.0
-    return TrainingSet(*common, parts=parts(amplitude_scale), warnings=tuple(warnings))
+    return TrainingSet(*common, parts=parts(amplitude_scale), warnings=(*warnings, *of_labels))
+
+
+def _lit_splits(
+    scans: Sequence[Scan], splits: Sequence[Split], preparations: Sequence[Preparation]
+) -> tuple[list[Split], list[str]]:
+    """The splits without frames that hold no counts, and what was left out, in words.
+
+    The shutter was closed or the detector dropped them: they are no measured darkness, whatever their labels say.
+    """
+    counted_only, warnings = [], []
+    for scan, split, preparation in zip(scans, splits, preparations, strict=True):
+        counts = preparation.as_counts()
+        with about(scan.name):
+            lit = np.concatenate([counts.apply(frames).any(axis=(1, 2, 3)) for _, frames in scan.batches()])
+        blocks = [np.asarray(block, np.int64) for block in (split.train, split.validation, split.holdout)]
+        highest = max((int(block.max()) for block in blocks if len(block)), default=-1)
+        if highest >= len(scan):
+            raise InputError("no such frame", file=scan.name, field="splits", found=highest, expected=len(scan) - 1)
+        blocks = [block[lit[block]] for block in blocks]
+        counted_only.append(Split(split.kind, *blocks))
+        dark = int(np.count_nonzero(~lit))
+        if dark:
+            warnings.append(f"{scan.name}: {counted(dark, 'frame')} without counts left out")
+    return counted_only, warnings
+
+
+def _require_absolute_labels(scans: Sequence[Scan]) -> None:
+    """Raise InputError where a teacher left open the constant phases that the recipe wants to be learnt."""
+    for scan in scans:
+        if scan.metadata.get(LABEL_GAUGE) == "constant-free":
+            raise InputError(
+                "the teacher leaves each patch's constant phase open, and the recipe trains absolute phases",
+                file=scan.name,
+                field="label_patches",
+                remedy="Train with the recipe ptychow, or take a teacher of absolute phases",
+            )
 
 
 def _require_same_instrument(scans: Sequence[Scan]) -> None:

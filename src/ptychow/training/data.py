@@ -18,6 +18,8 @@ from ptychow.prepared import require_label_pixel
 from ptychow.scan import Scan, frames_at_a_time
 from ptychow.training.split import Indices
 
+# In a scan's metadata: the gauge of the Model whose predictions its label patches are.
+LABEL_GAUGE = "label_gauge"
 LABEL_AGAIN = "Make the labels again with: ptychow label"
 
 

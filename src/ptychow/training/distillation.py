@@ -15,6 +15,7 @@ from ptychow.devices import choose_device
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.model import Model
 from ptychow.scan import Scan
+from ptychow.training.data import LABEL_GAUGE
 
 BATCH = 64
 
@@ -30,6 +31,7 @@ def taught_by(teacher: Model, scan: Scan, device: str = "auto") -> Scan:
     parts = [slice(start, start + BATCH) for start in range(0, len(scan), BATCH)]
     patches = np.concatenate([engine.predict(preparation.apply(scan.frames[part])) for part in parts])
     pixel, metadata = preparation.output_geometry(scan.geometry, scan.frame_shape).pixel_size, dict(scan.metadata)
+    metadata[LABEL_GAUGE] = teacher.card.gauge
     metadata.pop("label_pixel_size", None)
     if pixel is not None:
         metadata["label_pixel_size"] = str(pixel)

@@ -97,6 +97,8 @@ def fit(
     Raises InputError for an empty training set or a checkpoint of another training, PtychoWError when the loss is not
     finite or the run is interrupted (it says how to go on).
     """
+    if precision not in ("fp32", "bf16"):
+        raise InputError("unknown", field="precision", found=precision, expected="fp32 or bf16")
     if len(train) == 0 and (recipe.measured_per_batch or not (virtual or physics)):
         raise InputError("no frames to train on", field="split", remedy="Take smaller validation and holdout fractions")
     place = None if device == "auto" else torch.device(choose_device(device))

@@ -18,9 +18,10 @@ from ptychow.detector_fit import fit_preparation
 from ptychow.errors import InputError
 from ptychow.model import Model, TrainingData
 from ptychow.networks import build
+from ptychow.prepared import require_probe_of_frames
 from ptychow.scan import Scan
 from ptychow.training.data import PairSet
-from ptychow.training.fit import History, OnStep, fit
+from ptychow.training.fit import History, OnStep, fit, interrupted_recipe
 from ptychow.training.recipes import LABEL_FREE, Recipe
 from ptychow.training.run import Trained, model_card
 from ptychow.training.simulated import SimulatedPairs
@@ -54,8 +55,8 @@ def calibrate(
 
     instruments: probes (modes, n, n) on the network's pixels, |probe|^2 summing to the counts of a frame, to train for
     instead of the scan's own: a family of instruments. settings: the network's own. size: of the frames, see
-    `Preparation.fit`. minutes: as many epochs as fit into this time by a short trial, instead of the recipe's. The
-    other arguments are those of `fit`.
+    `fit_preparation`. minutes: as many epochs as fit into this time by a short trial, instead of the recipe's; where
+    it goes on (`resume`) as many as it began with. The other arguments are those of `fit`.
     Raises InputError for a scan without a probe; see `fit` for the rest.
     """
     if scan.probe is None:
@@ -65,6 +66,9 @@ def calibrate(
             field="probe",
             remedy="Find it with: ptychow label, or ptychow calibrate --probe-epochs 20",
         )
+    if seed < 0:
+        raise InputError("negative", field="seed", found=seed, expected="0 or more")
+    require_probe_of_frames(scan)
     preparation = fit_preparation(
         scan, size=size, transform=recipe.transform, threshold=recipe.threshold, scale=recipe.scale
     )
@@ -84,7 +88,9 @@ def calibrate(
         device=device,
         precision=precision,
     )
-    if minutes is not None:
+    if minutes is not None and resume and checkpoint is not None and checkpoint.exists():
+        recipe = recipe.model_copy(update={"epochs": interrupted_recipe(checkpoint).epochs})
+    elif minutes is not None:
         trial = run(deepcopy(net), recipe=recipe.model_copy(update={"epochs": 1, "steps_per_epoch": TRIAL_STEPS}))
         epoch_seconds = trial.seconds[0] / TRIAL_STEPS * recipe.steps_per_epoch
         recipe = recipe.model_copy(update={"epochs": max(1, int(60 * minutes / epoch_seconds))})

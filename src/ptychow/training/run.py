@@ -51,6 +51,7 @@ def train(
     validation: float = 0.1,
     holdout: float = 0.0,
     seed: int = 0,
+    force: bool = False,
     device: str = "auto",
     precision: str = "fp32",
     checkpoint: Path | None = None,
@@ -64,19 +65,29 @@ def train(
     probe. Each is prepared with its own bad pixels and scale, and physics takes its own probe, or that of `start`.
     settings: the network's own. start: the Model to go on from, whose network, settings, preparation and probe then
     hold. preparation: otherwise fitted to the first scan, with frames of `size` pixels.
-    splits: one a scan; otherwise made by `split_scan`. checkpoint: where the state is kept after every epoch;
+    splits: one a scan; otherwise made by `split_scan`. force: go on where `start` was made for another instrument
+    (`Model.check`). checkpoint: where the state is kept after every epoch;
     resume: go on from it. The other arguments are those of `fit`.
-    Raises InputError for scans that do not fit each other or the recipe; see `fit` for the rest.
+    Raises InputError for scans that do not fit each other or the recipe, MismatchError for those that do not fit
+    `start`; see `fit` for the rest.
     """
     if seed < 0:
         raise InputError("negative", field="seed", found=seed, expected="0 or more")
     scans = [scans] if isinstance(scans, Scan) else list(scans)
+    if not scans:
+        raise InputError("no scan to train on", field="scans", expected="one or more")
     recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    differences: list[str] = []
     if start is not None:
+        differences = [f"{scan.name}: {words}" for scan in scans for words in start.check(scan, force)]
         _require_same_gauge(start, recipe)
         network, preparation = start.card.network, start.prepare_for(scans[0])
     if recipe.physics and recipe.loss != "complex":
         raise InputError("physics goes with the complex loss", field="recipe", found=recipe.name, expected="ptychow")
+    if not (recipe.measured_per_batch or recipe.physics):
+        raise InputError(
+            "nothing to train on", field="recipe", found="virtual 1, no physics", expected="virtual below 1, or physics"
+        )
     data = assemble(
         scans,
         recipe,
@@ -135,7 +146,7 @@ def train(
     first = data.splits[0]
     known = {"held-out": first.holdout, "validation": first.validation, "training": first.train}
     model = calibrate_light(model, data.scans[0], known)
-    usual, warnings = model.card.residual, data.warnings
+    usual, warnings = model.card.residual, (*differences, *data.warnings)
     if usual is not None and not usual.is_learnt:
         warnings += (judge_residual(usual, usual.median)[1],)
     return Trained(model, history, data.splits, warnings)
@@ -167,11 +178,17 @@ def _identity(
         "seed": seed,
         "data": [scan.fingerprint() for scan in data.scans],
         "precision": precision,
-        "weight": hashlib.sha256(data.weight.tobytes()).hexdigest()[:16],
-        "labels": [hashlib.sha256(part.labels(split.train[:8]).tobytes()).hexdigest()[:16] for part, split in parts],
+        "preparation": _digest(data.preparation.model_dump_json(exclude={"notes"}).encode()),
+        "probes": [None if probe is None else _digest(probe.tobytes()) for probe in data.probes],
+        "weight": _digest(data.weight.tobytes()),
+        "labels": [_digest(part.labels(split.train[:8]).tobytes()) for part, split in parts],
         "frames": [len(data.train), len(data.validation)],
-        "split": hashlib.sha256(frames).hexdigest()[:16],
+        "split": _digest(frames),
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def model_card(
