@@ -258,7 +258,7 @@ def test_another_probe_is_said(trained, scan):
 
 
 def test_a_probe_that_cannot_be_compared_is_no_obstacle(scan):
-    narrow, recipe = replace(scan, probe=gaussian_beam(32, fwhm=4)), recipe_named("paper", epochs=1)
+    narrow, recipe = replace(scan, probe=gaussian_beam(32, fwhm=4)[None]), recipe_named("paper", epochs=1)
     preparation = fit_preparation(narrow, bin=2, transform="raw", scale="none")
     binned = train(narrow, "w3", recipe, preparation=preparation, settings=TINY, split="none", device="cpu").model
     assert binned.probe is not None
