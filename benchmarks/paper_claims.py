@@ -90,7 +90,9 @@ def fewer_patterns(results: Results) -> Judged | None:
     means = {lines: [mean(side) for side in zip(*found, strict=True)] for lines, found in sorted(pairs.items())}
     ahead = sum(ours < theirs for ours, theirs in means.values())
     verdict = "Held:" if ahead == len(means) else "Did not hold:" if ahead == 0 else "In part:"
-    return verdict, "; ".join(f"{lines} lines: {a:.2f} against {b:.2f}" for lines, (a, b) in means.items()) + "."
+    if max(map(len, pairs.values())) < 2:
+        verdict = "One seed cannot tell:"
+    return verdict, "; ".join(f"{lines} lines: {a:.3f} against {b:.3f}" for lines, (a, b) in means.items()) + "."
 
 
 def scalable(results: Results) -> Judged | None:

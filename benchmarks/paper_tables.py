@@ -28,6 +28,7 @@ from paper_results import (
 )
 from paper_run import BLOCK, POINTS
 from ptychow.metrics import psnr
+from ptychow.words import counted
 
 MISSING = "not trained yet"
 
@@ -247,7 +248,9 @@ def against_size(results: Results, scale: Scale) -> str:
         cells = [str(lines), f"{lines * columns:,}"]
         for training in at_size(scale, lines):
             runs = results.seeds(training.network, "paper", training.lines)
-            cells.append(f"{spread([number(run) for run in runs.values()])}, {len(runs)} seeds" if runs else MISSING)
+            cells.append(
+                f"{spread([number(run) for run in runs.values()])}, {counted(len(runs), 'seed')}" if runs else MISSING
+            )
         rows.append(cells)
     return (
         "## Figures 3 and 4: against the number of training patterns\n\n"
