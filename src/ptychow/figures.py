@@ -98,14 +98,19 @@ def show_image(
     shown = np.ma.masked_invalid(image).compressed()
     below, above = shown < low, shown > high
     # Along the longer side of a wide image: beside it the bar would be taller than the image.
-    is_wide = width > WIDE * height
-    place: dict[str, Any] = {"location": "bottom", "aspect": 40} if is_wide else {"shrink": 0.9}
+    below_it = is_wide(height, width)
+    place: dict[str, Any] = {"location": "bottom", "aspect": 40} if below_it else {"shrink": 0.9}
     bar = axes.figure.colorbar(drawn, ax=axes, extend=ends[bool(below.any()), bool(above.any())], **place)
     words = [unit] if unit else []
     if (below | above).any():
         words.append(f"{low:.3g} to {high:.3g}, {(below | above).mean():.1%} beyond")
-    bar.set_label((", " if is_wide else "\n").join(words), fontsize="small")
+    bar.set_label((", " if below_it else "\n").join(words), fontsize="small")
     bar.ax.tick_params(labelsize="small")
+
+
+def is_wide(height: float, width: float) -> bool:
+    """Whether an image of this shape has its colour bar below it."""
+    return width > WIDE * height
 
 
 def centred(image: NDArray[Any]) -> tuple[float, float]:
@@ -169,7 +174,8 @@ def reconstruction_figure(
     figure, axes = new_figure(
         len(named) + (truth is not None),
         2,
-        panel=(5.0, max(2.4, min(5.5, 3.6 * height / width))),
+        # Colour bars below wide images need room of their own.
+        panel=(5.0, 4.1 * height / width + 1.6 if is_wide(height, width) else min(5.5, 3.6 * height / width)),
         title=title,
     )
     common: dict[str, Any] = {"pixel_size": pixel_size, "origin": corner}
