@@ -8,6 +8,7 @@ import pytest
 from conftest import small_scan
 from ptychow.engines import open_engine
 from ptychow.formats.lazy import open_hdf5
+from ptychow.likeness import uneven_part
 from ptychow.model import Model
 from ptychow.optics.propagation import expected_counts
 from ptychow.orientation import Orientation
@@ -268,3 +269,21 @@ def test_a_short_scan_is_sampled_whole():
     sample.see(np.array([7, 3]), np.ones((2, 1, 4, 4), np.float32))
     np.testing.assert_array_equal(sample.indices, [7, 3])
     assert sample.inputs.shape == (2, 1, 4, 4)
+
+
+def test_a_beam_that_went_away_for_a_while_is_said(trained, scan):
+    dim = scan.frames.copy()
+    dim[20:30] //= 3
+    result = reconstruct(replace(scan, frames=dim), trained.model, device="cpu")
+    said = [words for words in result.warnings if words.startswith("beam: ")]
+    assert len(said) == 1 and "12.5% of the frames hold less than 0.6" in said[0] and "--drop" in said[0]
+    assert result.summary["light"] in ("amber", "red")
+    assert not any(words.startswith("beam: ") for words in reconstruct(scan, trained.model, device="cpu").warnings)
+
+
+@pytest.mark.parametrize(("dim", "part"), [(0, 0.0), (2, 0.0), (3, 0.03), (40, 0.4)])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_frame_or_two_of_another_dose_are_no_part(dim, part, factor):
+    counts = np.random.default_rng(0).normal(1000, 30, 100)
+    counts[:dim] *= factor
+    assert uneven_part(counts) == pytest.approx(part)

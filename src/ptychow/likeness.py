@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ptychow.orientation import Orientation
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ SEVERITY: tuple[Light, ...] = ("green", "unknown", "amber", "red")
 # Counts per frame, as factors of the training's, beyond which the light turns where the Model's limits are unknown.
 # Networks were seen to be right at x4 and wrong at x16 (Babu et al., Nat Commun 14:7059, 2023).
 AMBER_COUNTS, RED_COUNTS = 4.0, 8.0
+# Counts so far from the scan's median (as a factor, and its inverse) are another dose; in up to this part of the frames
+# they may be an accident.
+FAR_COUNTS, UNEVEN = 0.6, 0.02
 # Cosine between mean patterns up to which a scan is doubtful, and up to which it is another instrument's.
 SIMILAR_PATTERN, FOREIGN_PATTERN = 0.9, 0.6
 # By so much must the mean pattern match better turned than as it is before orientation is blamed.
@@ -38,6 +44,24 @@ def judge_counts(card: ModelCard, ratio: float | None) -> tuple[Light, str]:
     if factor <= AMBER_COUNTS:
         return "green", ""
     return "red" if factor > RED_COUNTS else "amber", f"{said}; the Model's limits have not been measured"
+
+
+def uneven_part(counts: NDArray[np.floating]) -> float:
+    """Part of frames whose counts (n,) are far from the median; a frame or two are no part."""
+    median = np.median(counts)
+    far = (counts < FAR_COUNTS * median) | (counts * FAR_COUNTS > median)
+    return float(far.mean()) if far.sum() > 2 else 0.0
+
+
+def judge_evenness(part: float) -> tuple[Light, str]:
+    """The light for the part of the frames whose counts are far from the median, and what it says, in words."""
+    if part <= UNEVEN:
+        return "green", ""
+    return "amber", (
+        f"beam: {part:.1%} of the frames hold less than {FAR_COUNTS:g} or more than {1 / FAR_COUNTS:.2g} times the "
+        "median counts; all are given to the network by one scale, so that these are wrong (beam lost, or a strong "
+        "absorber; ptychow prepare --drop leaves frames out)"
+    )
 
 
 def judge_pattern(match: Mapping[Orientation, float]) -> tuple[Light, str]:

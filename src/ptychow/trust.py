@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
-from ptychow.likeness import SEVERITY, Light, judge_counts, judge_pattern
+from ptychow.likeness import SEVERITY, Light, judge_counts, judge_evenness, judge_pattern, uneven_part
 from ptychow.model import Model, ModelCard
 from ptychow.orientation import Orientation
 from ptychow.patches import few_patches
@@ -41,6 +41,7 @@ class Evidence:
     residual: their median. disagreement: of their patches, None where it was not measured.
     counts_ratio: their mean counts over the training's, None where those are unknown.
     match: of their mean pattern with the Model's in each orientation, see `Model.match_pattern`.
+    uneven: part of them whose counts are far from their median, see `likeness.uneven_part`.
     turn: what makes patches that disagree agree, see `turn_that_fits`; None where nothing does.
     """
 
@@ -49,6 +50,7 @@ class Evidence:
     match: Mapping[Orientation, float]
     disagreement: float | None = None
     turn: Orientation | None = None
+    uneven: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ class Verdict:
 
 def judge(card: ModelCard, evidence: Evidence) -> Verdict:
     """What the evidence says of a Model's use. The light is unknown where the Model was never calibrated."""
-    found = [judge_counts(card, evidence.counts_ratio), judge_pattern(evidence.match)]
+    found = [
+        judge_counts(card, evidence.counts_ratio),
+        judge_evenness(evidence.uneven),
+        judge_pattern(evidence.match),
+    ]
     if card.residual is None:
         found.append(("unknown", "residuals of known frames were never measured for this Model"))
     else:
@@ -168,7 +174,8 @@ class Watch:
         known = card.counts_per_frame
         ratio = None if known is None else float(np.mean(list(self._counts))) / known
         match = self.model.match_pattern(self._pattern)
-        return Evidence(float(np.median(list(self._residuals))), ratio, match, disagreement, turn)
+        uneven = uneven_part(np.array(self._counts))
+        return Evidence(float(np.median(list(self._residuals))), ratio, match, disagreement, turn, uneven)
 
     def verdict(self) -> Verdict:
         """The light of the latest frames; unknown before the first."""

@@ -97,7 +97,7 @@ def test_leaves_the_process_as_it_was(method, data, scan, flat):
         utils.set_default_complex_dtype(torch.complex64)
 
 
-@pytest.mark.parametrize("length", [{"epochs": 0}, {"epochs": -1}, {"seconds": 0.0}, {"seconds": np.nan}])
+@pytest.mark.parametrize("length", [{"epochs": 0}, {"epochs": -1}, {"seconds": -1.0}, {"seconds": np.nan}])
 def test_no_iteration_at_all_is_refused(length, data, scan, flat):
     with pytest.raises(InputError, match=f"{next(iter(length))}: no "):
         iterate(data, scan.positions_px, flat, scan.probe, **length)

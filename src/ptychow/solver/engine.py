@@ -105,8 +105,8 @@ def iterate(
     require_pty_chi()
     if epochs is not None and epochs < 1:
         raise InputError("no number of epochs", field="epochs", found=epochs, expected="1 or more")
-    if seconds is not None and not seconds > 0:
-        raise InputError("no time to iterate", field="seconds", found=seconds, expected="more than 0")
+    if seconds is not None and not seconds >= 0:
+        raise InputError("no time", field="seconds", found=seconds, expected="0 (one epoch) or more")
     chosen = method_named(method)
     noise = choose_noise(chosen, noise)
     positions_px = np.asarray(positions_px, np.float64)
