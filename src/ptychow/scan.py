@@ -236,9 +236,16 @@ def _pair_up(shape: tuple[int, ...], positions: int) -> str:
     """What to do about frames (N, H, W) and another number of positions."""
     if positions == shape[2]:
         return "The last axis of the frames is as long: store them with the frame number first (numpy.moveaxis)"
-    if positions < shape[0]:
-        return f"Leave out the frames without one: --map drop={positions}: ({UNPAIRED})"
-    return f"Where the scan ended early: --map drop_positions={shape[0]}: ({UNPAIRED}); or --positions FILE"
+    if positions > shape[0] and positions % shape[0] == 0:
+        words = "A fly scan? Name a table of one position a frame, their mean: --positions FILE"
+        return f"There are {positions // shape[0]} positions a frame. {words}"
+    missing = positions < shape[0]
+    which, key = ("frames have no position", "drop") if missing else ("positions have no frame", "drop_positions")
+    least, extra = min(positions, shape[0]), abs(positions - shape[0])
+    return (
+        f"Which {which} is not known. Where they are the last: --map {key}={least}:, where the first: "
+        f"--map {key}=:{extra} ({UNPAIRED})"
+    )
 
 
 def _listed(chosen: NDArray[np.bool_]) -> str:

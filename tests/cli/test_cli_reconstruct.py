@@ -87,3 +87,8 @@ def test_options_that_make_no_sense_are_one_line_and_code_2(
     code, shown, complaint = ptychow("reconstruct", "scan.cxi", "--model", "model.safetensors", *options)
     assert (code, shown) == (2, "") and complaint.count("\n") == 1 and words in complaint
     assert {item: item.read_bytes() for item in scan_file.parent.iterdir()} == before
+
+
+def test_a_pattern_of_files_names_the_cluster(ptychow, model_file, tmp_path):
+    code, _, complaint = ptychow("reconstruct", tmp_path / "scans*.cxi", "--model", model_file)
+    assert code == 2 and "--cluster local" in complaint

@@ -105,6 +105,8 @@ def reconstruct(
         reading = explanation(mapping, pixel_size_nm)
         reconstruct_many(report, str(file), model, output, cluster, workers, reading, options)
         return
+    if "*" in file.name and not file.exists():
+        raise InputError("a pattern of files", file=file, remedy="Many scans: add --cluster local")
     loaded = Model.load(model)
     scan = open_scan(file, mapping, pixel_size_nm, positions)
     inputs = [model, *inputs_of(file, mapping, positions)]

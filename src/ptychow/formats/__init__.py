@@ -50,7 +50,7 @@ def read_scan(
     Raises InputError for whatever is missing, damaged, unknown or contradictory.
     """
     path = Path(path)
-    mapping = mapping or {}
+    mapping = {key: str(value) for key, value in (mapping or {}).items()}
     chosen = recognise(path, mapping)
     with about(path):
         if "positions_file" not in mapping or "positions_file" in chosen.keys:
@@ -77,6 +77,7 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
             file=path,
             found=_looks_like(path),
             expected=" or ".join(known.title for known in FORMATS.values()),
+            remedy="Write arrays of your own as HDF5 and name its datasets (--map), or make a ptychow.Scan of them",
         )
     for candidate in candidates:
         if set(mapping) <= {*candidate.keys, *position_files.KEYS}:

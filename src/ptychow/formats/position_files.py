@@ -35,6 +35,7 @@ LARGEST_TEXT = 2**28  # bytes: ten million lines
 UNIT = r"[\s_(\[]+(m|mm|um|µm|μm|nm|px)"
 # A word before the letter must be set apart from it or be a usual one: "index" and "energy" are no axes.
 AXIS_AND_UNIT = re.compile(rf"(?i)(?:.*[\W_]|s|sam|sample|stage|motor|pos|position)?([xy])(?:{UNIT})?[\s)\]]*")
+FRAME_NUMBER = re.compile(r"(?i)(?:frame|image|img|point|pt|idx|index|id)(?:[\W_]*(?:number|nr|no|id|index))?")
 WITH_UNIT = re.compile(rf"(?i).*?{UNIT}[\s)\]]*")
 
 Columns = dict[str, NDArray[Any]]
@@ -175,12 +176,27 @@ def _text_columns(path: Path) -> Table:
     if len(names) != len(rows[0]):
         return Table(columns, {}, header)
     numbers = dict(zip(names, columns, strict=False))
+    for name in filter(FRAME_NUMBER.fullmatch, names):
+        _require_order(columns[numbers[name]], name, path)
     units = _units_in(names)
     return Table(
         columns | {name: columns[number] for name, number in numbers.items()},
         units | {numbers[name]: unit for name, unit in units.items()},
         header,
     )
+
+
+def _require_order(numbers: NDArray[Any], name: str, path: Path) -> None:
+    """Raise InputError where a column that numbers the frames does not rise: lines are frames, in their order."""
+    falls = np.flatnonzero(~(np.diff(numbers) > 0))
+    if len(falls):
+        raise InputError(
+            "the lines are not in the frames' order",
+            file=path,
+            field=name,
+            found=f"{numbers[falls[0]]:g} and then {numbers[falls[0] + 1]:g}",
+            remedy="Sort the lines by it, or rename the column where it is no number of frames",
+        )
 
 
 def _decimal_commas(line: str) -> str | None:
