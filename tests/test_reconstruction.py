@@ -222,6 +222,7 @@ def test_a_doubtful_result_says_so_and_what_to_suspect(usual, light, title, trai
     assert found.summary["light"] == light and found.title.startswith(title)
     words = [words for words in found.warnings if words.startswith("disagreement")]
     assert len(words) == (light == "red")
+    assert all(f"{found.summary['window_disagreement']:.3f} of the patches" in each for each in words)
     # Where the frames themselves are not explained, positions are not blamed.
     assert not any("think of positions" in each for each in words)
     card = card.model_copy(update={"residual": reference.model_copy(update={"amber": 1.0, "red": 2.0})})

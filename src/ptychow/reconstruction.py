@@ -190,6 +190,7 @@ def reconstruct(
         patches=kept,
         fingerprint=scan.fingerprint(),
         saturated_pixels=passed.saturated,
+        window_disagreement=passed.window_disagreement,
         network_frames_per_second=len(scan) / passed.seconds,
     )
 
@@ -364,10 +365,13 @@ class _Pass:
 
     def verdict(self) -> Verdict:
         """What all of its frames say of the Model's use."""
-        evidence = self.watch.evidence()
+        return judge(self.watch.model.card, replace(self.watch.evidence(), disagreement=self.window_disagreement))
+
+    @property
+    def window_disagreement(self) -> float | None:
+        """What the light judges: the median over windows of frames; None where it was not measured."""
         whole = self.size == len(self.watch.model.mean_pattern)
-        disagreement = float(np.median(self.disagreements)) if self.disagreements and whole else None
-        return judge(self.watch.model.card, replace(evidence, disagreement=disagreement))
+        return float(np.median(self.disagreements)) if self.disagreements and whole else None
 
 
 def unsaid(verdict: Verdict, warnings: Sequence[str]) -> Iterator[str]:
