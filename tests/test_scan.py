@@ -83,6 +83,12 @@ def test_lengths_are_positive(name, value):
         Geometry(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["wavelength", "distance", "detector_pixel", "pixel_size"])
+def test_a_length_that_no_instrument_has_is_refused(name):
+    with pytest.raises(InputError, match=f"{name}: no instrument has such a length; found 851.7, expected metres"):
+        Geometry(**{name: 851.7})
+
+
 def test_positions_in_pixels_need_a_pixel_size():
     metres = {**parts(), "position_unit": "m"}
     with pytest.raises(InputError, match=r"pixel size is unknown.*--pixel-size-nm"):

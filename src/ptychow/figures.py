@@ -278,7 +278,7 @@ def training_figure(path: str | Path, history: Mapping[str, Sequence[float]], *,
     losses.grid(True, which="both", alpha=0.3)
     losses.legend()
     if rates is not None:
-        axes[0, 1].plot(epochs, rates, color="tab:green")
+        axes[0, 1].plot(epochs, rates, ".-", color="tab:green")
         axes[0, 1].set(xlabel="epoch", ylabel="learning rate", yscale="log")
         axes[0, 1].grid(True, which="both", alpha=0.3)
     save_figure(path, figure)

@@ -64,6 +64,10 @@ class Subset:
         return self.frames[self.indices[index]]
 
 
+# Metres beyond which a length of a Geometry was surely meant in another unit.
+LARGEST = {"wavelength": 1e-4, "distance": 200.0, "detector_pixel": 0.1, "pixel_size": 1e-2}
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Far-field geometry in metres. What is unknown is None: nothing is invented.
@@ -78,12 +82,15 @@ class Geometry:
     pixel_size: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("wavelength", "distance", "detector_pixel", "pixel_size"):
+        for name in LARGEST:
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InputError(
                     "not a length", field=name, found=value, expected="a positive number of metres, or nothing"
                 )
+            if value is not None and value > LARGEST[name]:
+                expected = f"metres, at most {LARGEST[name]:g}"
+                raise InputError("no instrument has such a length", field=name, found=value, expected=expected)
 
     def derive_pixel_size(self, frame_size: int) -> Geometry:
         """Fill in `pixel_size` for square frames of `frame_size` pixels where the other three lengths are known.
