@@ -106,7 +106,7 @@ def test_a_minus_turns_the_sign_of_the_columns_it_names(tmp_path, columns, signs
             "the unit of the positions is not said.*--map position_columns=y,x --map position_unit=um",
         ),
         (text(UM, "y_um, x_nm"), {}, "the unit of the positions is not said"),
-        (text(UM, "y, x"), {"position_unit": "furlong"}, "position_unit: unknown; found furlong"),
+        (text(UM, "y, x"), {"position_unit": "furlong"}, "position_unit: unknown unit; found furlong"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "up,x"}, "position_columns: no column up; found"),
         (text(UM, "y, x"), {"position_unit": "m", "position_columns": "1,2,3"}, "which columns are down and right"),
         (

@@ -36,7 +36,7 @@ from ptychow.formats.hdf5_files import (
 )
 from ptychow.formats.lazy import HDF5Frames
 from ptychow.formats.probes import probe_modes
-from ptychow.formats.units import ELECTRONVOLT, metres, wavelength_of
+from ptychow.formats.units import ELECTRONVOLT, metres, position_scale, wavelength_of
 from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
 
 SOURCE = "entry_1/instrument_1/source_1"
@@ -152,14 +152,13 @@ def read_reconstruction(path: str | os.PathLike[str]) -> KnownObject:
 def read_translation(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.float64], str]:
     """(N, 2) of (row, column), and the unit, "m" or "px". Raises InputError for what is no translation."""
     values = read_hdf5_real(file, name, path)
-    unit = attribute_text(file[name], "units", "m")
-    scale = 1.0 if unit == "px" else metres(unit, field=f"{name}, attribute units")
+    scale, unit = position_scale(attribute_text(file[name], "units", "m"), field=f"{name}, attribute units")
     if values.ndim == 2 and values.shape[1] != 3 and values.shape[0] == 3:
         values = values.T  # as PyNX has it
     if values.ndim != 2 or values.shape[1] != 3:
         raise InputError("not positions", file=path, field=name, found=f"shape {values.shape}", expected="(frames, 3)")
     positions = values[:, [1, 0]].astype(np.float64)
-    return positions * scale, "px" if unit == "px" else "m"
+    return positions * scale, unit
 
 
 def read_detector(file: h5py.File, detector: str, path: Path) -> tuple[float | None, float | None]:

@@ -2,8 +2,8 @@
 
 On the command line `--map frames=/entry/data/data --map positions=/entry/xy --map position_unit=um`, or a
 TOML file of such lines (`frames = "/entry/data/data"`). `KEYS` lists what can be said. Numbers are given as
-such, or as the path of a dataset that holds them. Nothing is guessed: a key that is left out leaves that part
-of the scan unknown.
+such, or as the path of a dataset that holds them; its attribute `units`, where there is one, counts. Nothing is
+guessed: a key that is left out leaves that part of the scan unknown.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from ptychow.errors import InputError
 from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
 from ptychow.formats.dropping import Pairing
-from ptychow.formats.hdf5_files import hdf5_listing, hdf5_shapes, open_hdf5, read_hdf5_array, read_hdf5_complex
+from ptychow.formats.hdf5_files import (
+    attribute_text,
+    hdf5_listing,
+    hdf5_shapes,
+    open_hdf5,
+    read_hdf5_array,
+    read_hdf5_complex,
+)
 from ptychow.formats.lazy import HDF5Frames
 from ptychow.formats.probes import probe_modes
-from ptychow.formats.units import ELECTRONVOLT, UNITS, wavelength_of
+from ptychow.formats.units import ELECTRONVOLT, agreed_scale, joules, metres, wavelength_of
 from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
 
 KEYS = {
@@ -76,10 +83,8 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
 def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> None:
     """Raise InputError where the mapping leaves open, or says twice, what must be known."""
     missing = [] if "frames" in mapping else ["frames"]
-    if "positions_file" not in mapping:
-        missing += [] if "position_unit" in mapping else ["position_unit"]
-        if "positions" not in mapping and not {"positions_x", "positions_y"} <= set(mapping):
-            missing.append("positions (or positions_y and positions_x)")
+    if not {"positions_file", "positions"} & set(mapping) and not {"positions_x", "positions_y"} <= set(mapping):
+        missing.append("positions (or positions_y and positions_x)")
     if missing:
         frames, positions = _example(file)
         raise InputError(
@@ -112,10 +117,22 @@ def _positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> tuple
     """Positions in metres or pixels, and which of the two."""
     if "positions_file" in mapping:
         return position_files.read_positions(mapping)
-    unit = mapping["position_unit"]
-    if unit not in UNITS:
-        raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
-    return _own_positions(file, path, mapping) * UNITS[unit], "px" if unit == "px" else "m"
+    positions = _own_positions(file, path, mapping)
+    names = [mapping[key] for key in ("positions", "positions_y", "positions_x") if key in mapping]
+    written = {attribute_text(file[name], "units") for name in names}
+    if len(written) > 1:
+        raise InputError("in different units", file=path, field=", ".join(names), found=", ".join(sorted(written)))
+    field = f"{names[0]}, attribute units"
+    scale = agreed_scale(mapping.get("position_unit"), written.pop(), field=field)
+    if scale is None:
+        raise InputError(
+            "the unit of the positions is not said",
+            file=path,
+            field="position_unit",
+            found=f"no attribute units at {names[0]}",
+            remedy="Say it: --map position_unit=um (m, mm, um, nm, or px for object pixels)",
+        )
+    return positions * scale[0], scale[1]
 
 
 def _own_positions(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> NDArray[Any]:
@@ -173,7 +190,7 @@ def _numbers(file: h5py.File, path: Path, mapping: Mapping[str, str], key: str, 
     """`count` numbers, written in the mapping separated by commas or held by the dataset it names."""
     text = mapping[key]
     if text in file:
-        values = np.ravel(read_hdf5_array(file, text, path)).tolist()
+        values = (np.ravel(read_hdf5_array(file, text, path)) * _scale(file, text, key)).tolist()
     else:
         try:
             values = [float(part) for part in text.split(",")]
@@ -188,6 +205,19 @@ def _numbers(file: h5py.File, path: Path, mapping: Mapping[str, str], key: str, 
             expected=f"{count}, in the unit of the key's name" if count == 1 else count,
         )
     return values
+
+
+def _scale(file: h5py.File, name: str, key: str) -> float:
+    """What the numbers of a dataset are multiplied by, as its attribute `units` says, for the unit of the key's name.
+
+    Raises InputError for a unit not known.
+    """
+    unit, field = attribute_text(file[name], "units"), f"{name}, attribute units"
+    if not unit:
+        return 1.0
+    if key.endswith("_ev"):
+        return joules(unit, field=field) / ELECTRONVOLT
+    return metres(unit, field=field) if key.endswith("_m") else 1.0
 
 
 FORMAT = Format(name="hdf5", title="any HDF5 with a mapping", recognises=h5py.is_hdf5, read=read, keys=KEYS)

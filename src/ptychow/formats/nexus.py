@@ -54,7 +54,7 @@ from ptychow.formats.hdf5_files import (
     read_hdf5_text,
 )
 from ptychow.formats.lazy import HDF5Frames
-from ptychow.formats.units import joules, metres, wavelength_of
+from ptychow.formats.units import joules, position_scale, wavelength_of
 from ptychow.scan import Geometry, Scan
 
 DEFINITIONS = ("NXcxi_ptycho", "NXptycho")
@@ -236,13 +236,13 @@ def _positions(
     if len(units) != 1:
         raise InputError("motors in different units", file=path, field=", ".join(found), found=", ".join(sorted(units)))
     unit = units.pop()
-    scale = 1.0 if unit == "px" else metres(unit, field=f"{found[0]}, attribute units")
+    scale, unit = position_scale(unit, field=f"{found[0]}, attribute units")
     if frames.raster and [value.shape for value in values] == [(length,) for length in frames.raster]:
         values = list(np.meshgrid(*values, indexing="ij"))  # the axes of the raster
     down, right = (np.ravel(value) for value in values)
     if len(down) != len(right):
         raise InputError("of different length", file=path, field=", ".join(found), found=f"{len(down)}, {len(right)}")
-    return np.column_stack((down, right)) * scale, "px" if unit == "px" else "m"
+    return np.column_stack((down, right)) * scale, unit
 
 
 def _motor(file: h5py.File, sample: str, axis: str, path: Path) -> str:

@@ -23,7 +23,7 @@ from ptychow.formats.base import require_memory
 from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import attribute_text, hdf5_listing, open_hdf5, read_hdf5_array
 from ptychow.formats.numpy_files import is_npy, npz_members, read_array
-from ptychow.formats.units import UNITS, metres
+from ptychow.formats.units import agreed_scale
 from ptychow.scan import PositionUnit, Scan
 
 KEYS = {
@@ -96,16 +96,14 @@ def read_positions(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], Pos
     wanted = [name.strip() for name in mapping.get("position_columns", "").split(",") if name.strip()]
     table = _read_columns(path, [name.lstrip("-") for name in wanted])
     down, right = _choose(table, wanted, path)
-    unit = mapping.get("position_unit") or _unit_of(table, [down, right], path)
-    if unit not in UNITS:
-        raise InputError("unknown", file=path, field="position_unit", found=unit, expected=", ".join(UNITS))
+    scale, unit = _unit_of(table, [down, right], path, mapping.get("position_unit"))
     # One name stands for both columns, and so does its sign.
     signs = [-1.0 if name.startswith("-") else 1.0 for name in (wanted or [""]) * (1 if len(wanted) == 2 else 2)]
     values = [table.columns[name].astype(np.float64) * sign for name, sign in zip((down, right), signs, strict=True)]
     if len(values[0]) != len(values[1]):
         found = f"{len(values[0])} and {len(values[1])}"
         raise InputError("columns of different length", file=path, field=f"{down}, {right}", found=found)
-    return np.column_stack(values) * UNITS[unit], "px" if unit == "px" else "m"
+    return np.column_stack(values) * scale, unit
 
 
 def _read_columns(path: Path, wanted: list[str]) -> Table:
@@ -252,11 +250,13 @@ def _example(path: Path, names: list[str]) -> str:
     )
 
 
-def _unit_of(table: Table, names: list[str], path: Path) -> str:
+def _unit_of(table: Table, names: list[str], path: Path, told: str | None) -> tuple[float, PositionUnit]:
+    """As `position_scale`, for the unit that the user tells, or else of that of these columns."""
     found = {table.units.get(name, "") for name in names}
     if len(found) == 2 and "" in found and len(table.units) == 2:
         found.remove("")  # "x y (mm)": the only unit in the header, once by name and once by number
-    if len(found) != 1 or found == {""}:
+    scale = agreed_scale(told, found.pop() if len(found) == 1 else "", field="the table's own")
+    if scale is None:
         raise InputError(
             "the unit of the positions is not said",
             file=path,
@@ -264,11 +264,7 @@ def _unit_of(table: Table, names: list[str], path: Path) -> str:
             found=table.described(),
             remedy=_example(path, names),
         )
-    unit = found.pop()
-    if unit == "px":
-        return unit
-    length = metres(unit, field="position_unit")
-    return next((name for name, scale in UNITS.items() if scale == length), unit)
+    return scale
 
 
 def _numbered(table: NDArray[Any], path: Path) -> Columns:
