@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from ptychow.cli import COMMANDS, _application
+from ptychow.formats import read_scan
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +36,13 @@ def test_the_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     exec(compile(code, "README.md", "exec"), names)
     written = {path.name for path in tmp_path.iterdir()}
     assert {"twin.cxi", "w3.safetensors", "twin_w3.cxi", "twin_w3.png"} <= written
+
+
+def test_a_scan_of_ones_own_arrays_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "docs" / "formats.md", "python")
+    exec(compile(code, "formats.md", "exec"), {})
+    assert read_scan("run_7.cxi").geometry.pixel_size == pytest.approx(54.6e-9, rel=1e-3)
 
 
 def test_the_metrics_page_python_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:

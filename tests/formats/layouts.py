@@ -311,6 +311,18 @@ def ptychonn(folder):
     return folder / "raster_diff.npz", {"step_px": "3"}
 
 
+def npy(folder):
+    """Frames alone."""
+    np.save(folder / "stack.npy", FRAMES)
+    return folder / "stack.npy", positions_csv(folder)
+
+
+def npz(folder):
+    """Frames and positions under names of one's own, beside what is neither."""
+    np.savez_compressed(folder / "run_7.npz", dp=FRAMES, xy=POSITIONS * 1e6, note="a sample", sum=FRAMES.sum(0))
+    return folder / "run_7.npz", {"positions": "xy", "position_unit": "um"}
+
+
 def home_made(folder):
     """HDF5 that only a mapping explains."""
     with h5py.File(folder / "home_made.h5", "w") as file:
@@ -336,5 +348,7 @@ LAYOUTS = {
     "TIFF folder": (tiff_folder, "tiff"),
     "tike npz": (tike, "npz"),
     "PtychoNN": (ptychonn, "ptychonn"),
+    "npy": (npy, "numpy"),
+    "npz": (npz, "numpy"),
     "home made": (home_made, "hdf5"),
 }

@@ -80,8 +80,8 @@ def test_plain_npy(tmp_path):
         ({"step_px": "inf"}, "step_px: not a distance"),
         ({"labels": "nowhere.npy"}, "nowhere.npy: labels: no such file"),
         (
-            {"frames": "/data"},
-            "frames: a mapping this kind of file does not understand; expected some of labels, step_m",
+            {"object": "/data"},
+            "object: a mapping this kind of file does not understand; expected some of labels, step_m",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def test_npz_and_npy_of_other_kinds(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.ones(3), y=np.ones(3))
     with pytest.raises(InputError, match="found an npz file with x, y"):
         read_scan(tmp_path / "a.npz")
-    np.save(tmp_path / "a.npy", np.ones((3, 4, 4)))
+    np.save(tmp_path / "a.npy", np.ones((4, 4)))
     with pytest.raises(InputError, match="found a numpy array file"):
         read_scan(tmp_path / "a.npy")
 

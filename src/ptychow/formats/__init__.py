@@ -18,6 +18,7 @@ from ptychow.formats import (
     dectris,
     hdf5,
     nexus,
+    numpy_stack,
     position_files,
     ptychodus,
     ptychonn,
@@ -34,7 +35,7 @@ from ptychow.scan import Scan
 
 __all__ = ["FORMATS", "Format", "read_scan", "recognise", "with_pixel_size", "write_scan"]
 
-MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, tiff, hdf5)
+MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, numpy_stack, tiff, hdf5)
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in MODULES}
 
 
@@ -77,7 +78,7 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
             file=path,
             found=_looks_like(path),
             expected=" or ".join(known.title for known in FORMATS.values()),
-            remedy="Write arrays of your own as HDF5 and name its datasets (--map), or make a ptychow.Scan of them",
+            remedy="Make a ptychow.Scan of your arrays and write it (docs/formats.md, NumPy stacks)",
         )
     for candidate in candidates:
         if set(mapping) <= {*candidate.keys, *position_files.KEYS}:

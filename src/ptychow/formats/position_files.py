@@ -115,7 +115,9 @@ def _read_columns(path: Path, wanted: list[str]) -> Table:
     if members:
         if len(members) == 1:
             return Table(_numbered(read_array(path, members[0]), path), {})
-        names = [name for name in members if name in wanted or (not wanted and AXIS_AND_UNIT.fullmatch(name))]
+        if len(wanted) == 1:
+            return Table(_numbered(read_array(path, wanted[0]), path), {})
+        names = wanted or [name for name in members if AXIS_AND_UNIT.fullmatch(name)]
         return Table(_flat({name: read_array(path, name) for name in names}, path), _units_in(names))
     return _text_columns(path)
 

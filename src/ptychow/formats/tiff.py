@@ -2,7 +2,7 @@
 
 Frames are the pages, read when wanted; all must have the size and type of the first. Nothing else in the files is
 looked at: no OME-XML, which may name further files, and no calibration. Positions, and what a scan needs besides, are
-given: --positions FILE, and the keys below.
+given: --positions FILE, and the keys of `stacks`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import dropping, position_files
-from ptychow.formats.base import Format, mapped_number
-from ptychow.formats.dropping import Pairing
+from ptychow.formats import position_files, stacks
+from ptychow.formats.base import Format
 from ptychow.formats.lazy import LazyFrames
-from ptychow.formats.units import ELECTRONVOLT, wavelength_of
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import Scan
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SUFFIXES = (".tif", ".tiff")
-KEYS = {
-    "energy_ev": "number",
-    "distance_m": "number",
-    "detector_pixel_m": "number",
-    "saturation": "counts from which values are not to be believed",
-    **position_files.KEYS,
-    **dropping.KEYS,
-}
-
 # What tifffile says of damage is said here, once.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
@@ -101,21 +90,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan of a stack and a file of positions. Raises InputError for what is missing or damaged."""
     given, unit = position_files.needed(path, mapping)
-    stored = TiffFrames.open(path)
-    pairing = Pairing.of(stored.shape[0], path, mapping)
-    energy = mapped_number(mapping, "energy_ev", path)
-    return Scan(
-        frames=pairing.images(stored),
-        positions=pairing.positions(given),
-        position_unit=unit,
-        geometry=Geometry(
-            wavelength=wavelength_of(energy * ELECTRONVOLT if energy else None),
-            distance=mapped_number(mapping, "distance_m", path),
-            detector_pixel=mapped_number(mapping, "detector_pixel_m", path),
-        ),
-        saturation=mapped_number(mapping, "saturation", path),
-        name=path.name,
-    )
+    return stacks.scan_of_stack(TiffFrames.open(path), given, unit, path, mapping)
 
 
 def _files(path: Path) -> list[Path]:
@@ -145,4 +120,4 @@ def _opened(path: Path) -> Iterator[TiffFile]:
         raise InputError(f"cannot be read ({problem})", file=path, expected="a complete TIFF file") from error
 
 
-FORMAT = Format(name="tiff", title="TIFF stack", recognises=recognises, read=read, keys=KEYS)
+FORMAT = Format(name="tiff", title="TIFF stack", recognises=recognises, read=read, keys=stacks.KEYS)
