@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
 
+import h5py
 import numpy as np
 import pytest
 
@@ -117,7 +118,21 @@ def test_nobody_listens(ptychow, scan_file, protocol):
     code, out, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", 0, "--protocol", protocol)
     assert code == 1 and "nobody" in err
     assert f"ptychow live --source '{protocol}://" in out and "127.0.0.1:" in out and "--model MODEL" in out
-    assert ("--pixel-size-nm 10\n" in out) == (protocol == "pva")  # which an areaDetector does not tell
+    assert "--pixel-size-nm 10\n" in out  # which neither tells without wavelength, distance and detector pixel
+
+
+@pytest.mark.parametrize(("protocol", "told"), [("stream2", True), ("pva", False)])
+def test_what_the_detector_does_not_tell_is_in_the_command(ptychow, scan, tmp_path, protocol, told):
+    with h5py.File(tmp_path / "home made.h5", "w") as file:
+        file["dp"], file["yx"] = scan.frames[:], scan.positions * 10e-9
+    pixel = 1.55 * 1.24e-10 / (scan.frame_shape[0] * 10e-9)
+    said = ["frames=/dp", "positions=/yx", "position_unit=m", "distance_m=1.55", "wavelength_m=1.24e-10"]
+    entries = [part for entry in [*said, f"detector_pixel_m={pixel}"] for part in ("--map", entry)]
+    arguments = ["--wait", "0.1", "--port", 0, "--protocol", protocol, "--positions", "none"]
+    code, out, _ = ptychow("simulate-detector", tmp_path / "home made.h5", *entries, *arguments)
+    assert code == 1 and f"--positions '{tmp_path}/home made.h5' --model MODEL" in out
+    assert ("--pixel-size-nm 10 " in out) != told
+    assert "--map frames=/dp --map positions=/yx --map position_unit=m --map distance_m=1.55" in out
 
 
 def test_a_port_that_is_taken(ptychow, scan_file):

@@ -75,6 +75,14 @@ def test_units(path, positions, unit, metres):
     assert np.array_equal(scan.positions, XY_UM * metres)
 
 
+def test_frames_that_are_named_are_those_of_this_file(tmp_path):
+    with h5py.File(tmp_path / "dp.h5", "w") as file:  # where PtychoShelves would have rows and columns exchanged
+        file["dp"] = FRAMES[:, :, :6]
+    np.savetxt(tmp_path / "xy.csv", XY_UM, delimiter=",", header="y_um,x_um", comments="")
+    scan = read_scan(tmp_path / "dp.h5", mapping={"frames": "/dp", "positions_file": str(tmp_path / "xy.csv")})
+    assert np.array_equal(scan.frames[:], FRAMES[:, :, :6])
+
+
 def test_units_attributes_count(path):
     with h5py.File(path, "a") as file:
         file["raw/xy"].attrs["units"] = "µm"

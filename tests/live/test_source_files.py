@@ -257,6 +257,44 @@ def test_stored_positions_of_a_scan_and_of_a_table(tmp_path):
         assert len(of_kind(records, PositionRecord)) == 60
 
 
+def mapped(folder):
+    """A file that only a mapping explains, the mapping, and a table of its positions."""
+    with h5py.File(folder / "home.h5", "w") as file:
+        file["dp"], file["yx"] = SCAN.frames[:], SCAN.positions
+    table = folder / "positions.csv"
+    np.savetxt(table, SCAN.positions * 1e6, delimiter=",", header="y_um,x_um", comments="")
+    return folder / "home.h5", {"frames": "/dp"}, {"positions": "/yx", "position_unit": "m"}, table
+
+
+def test_a_replay_of_a_file_that_a_mapping_explains(tmp_path):
+    path, frames, positions, table = mapped(tmp_path)
+    other = tmp_path / "scan.cxi"
+    write_scan(other, SCAN)
+    for place, said in (
+        (None, frames | positions),
+        (str(table), frames),
+        (f"{table}?columns=1,2&unit=um", frames),
+        (str(other), frames | positions),
+        (None, frames | {"positions_file": str(table)}),
+    ):
+        sources = open_sources(f"{path}?rate=1e6", place, mapping=said)
+        records = gathered(sources, finished(*sources))
+        assert_true_to(SCAN, records)
+        assert len(frames_of(records)) == len(of_kind(records, PositionRecord)) == 60
+
+
+def test_positions_of_a_file_that_a_mapping_explains(tmp_path):
+    path, frames, positions, table = mapped(tmp_path)
+    for said in (frames | positions, frames | {"positions_file": str(table)}):
+        source = open_sources("stream2://localhost", str(path), mapping=said)[1]
+        assert_true_to(SCAN, gathered([source], finished(source)))
+
+
+def test_a_mapping_without_a_file_is_refused():
+    with pytest.raises(InputError, match="--map: explains a scan file, and there is none here; found frames"):
+        open_sources("pva://A", "attributes:Y,X?unit=px", mapping={"frames": "/dp"})
+
+
 @pytest.mark.parametrize(
     ("frames", "positions"),
     [

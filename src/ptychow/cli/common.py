@@ -368,11 +368,10 @@ def output_path(output: Path | None, source: Path, ending: str, *others: Path) -
 
 def _is_foreign(path: Path, suffix: str) -> bool:
     """Whether a file is a scan, or of another kind than `suffix`, and was not written by PtychoW."""
-    from ptychow.formats import FORMATS
+    from ptychow.formats import is_scan
     from ptychow.formats.new_hdf5 import is_own
 
-    is_scan = any(known.recognises(path) for known in FORMATS.values())
-    return (is_scan or path.suffix.lower() != suffix) and not is_own(path)
+    return (is_scan(path) or path.suffix.lower() != suffix) and not is_own(path)
 
 
 def checkpoint_beside(target: Path, resume: bool) -> Path:

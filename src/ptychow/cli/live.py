@@ -20,6 +20,7 @@ from ptychow.cli.common import (
     EngineOption,
     Force,
     Json,
+    Mapping,
     PixelSize,
     PrecisionOption,
     Quiet,
@@ -29,6 +30,7 @@ from ptychow.cli.common import (
     Report,
     StitchingOption,
     output_path,
+    parse_mapping,
     require_choice,
     require_engine,
     tell_residuals,
@@ -90,6 +92,7 @@ def live(
     device: Device = "auto",
     force: Force = False,
     pixel_size_nm: PixelSize = None,
+    mapping: Mapping = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -113,7 +116,9 @@ def live(
     if refine or refine_from is not None or refine_epochs is not None or refine_seconds is not None:
         refining = Refining(refine_from, refine_epochs, refine_seconds, device)
     watched = files_of(source, positions)
-    inputs = [model, *watched, *([] if refine_from is None else [refine_from])]
+    said = parse_mapping(mapping) or {}
+    tables = [Path(value) for value in said.values() if Path(value).is_file()]
+    inputs = [model, *watched, *tables, *([] if refine_from is None else [refine_from])]
     target = output_path(output, Path("live"), time.strftime("_%Y%m%d-%H%M%S.cxi"), *inputs)
     results = Results(report, target, keep_frames, refining)
     results.require_room(inputs)
@@ -121,7 +126,11 @@ def live(
         refining.require(watched)
     loaded = Model.load(model)
     frames, *others = open_sources(
-        source, positions, idle=60.0 if idle is None else idle, pixel_size_known=pixel_size_nm is not None
+        source,
+        positions,
+        mapping=said,
+        idle=60.0 if idle is None else idle,
+        pixel_size_known=pixel_size_nm is not None,
     )
     settings = LiveSettings(
         wait_for_start=any(path.name.endswith("_master.h5") for path in watched),

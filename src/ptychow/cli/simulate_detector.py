@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptychow.cli.common import Json, Mapping, PixelSize, Quiet, Report, Seed, open_scan, require_choice
 from ptychow.errors import InputError, MissingExtraError, PtychoWError
+
+if TYPE_CHECKING:
+    from ptychow.scan import Geometry
 
 CODECS = {"stream2": "bslz4", "pva": "none", "file": "bslz4"}
 PORTS = {"stream2": 31001, "pva": 0, "file": 0}  # a Dectris detector has its own, an EPICS client asks for names
@@ -89,9 +93,7 @@ def simulate_detector(
             server = stack.enter_context(FileWriter(scan, _new_file(output), count=count))
         stage = stack.enter_context(PositionServer(scan)) if where in ("table", "numbers") else None
         told = _where_positions(where, file, server, stage, scan.position_unit)
-        pixel = scan.geometry.pixel_size
-        # An areaDetector does not tell it, and neither does its file.
-        more = "" if protocol == "stream2" or pixel is None else f" --pixel-size-nm {pixel * 1e9:.6g}"
+        more = _what_is_not_sent(protocol, scan.geometry, mapping if told == str(file) else None)
         report.line(f"listen with: ptychow live --source '{server.source}' --positions '{told}' --model MODEL{more}")
         with report.progress("Compressing", min(count, len(scan))) as advance:
             for index in range(min(count, len(scan))):
@@ -118,6 +120,14 @@ def _where_positions(where: str, file: Path, server: Any, stage: Any, unit: str)
     if where == "attributes":
         return f"attributes:Y,X?unit={unit}"
     return getattr(server, "positions", str(file))
+
+
+def _what_is_not_sent(protocol: str, geometry: Geometry, mapping: list[str] | None) -> str:
+    """The options of `ptychow live` for what the detector does not tell, and for the file that the positions are in."""
+    is_told = protocol == "stream2" and None not in (geometry.wavelength, geometry.distance, geometry.detector_pixel)
+    size = None if is_told else geometry.pixel_size
+    pixel = "" if size is None else f" --pixel-size-nm {size * 1e9:.6g}"
+    return pixel + "".join(f" --map {shlex.quote(entry)}" for entry in mapping or ())
 
 
 def _tell(report: Report, sent: dict[str, Any], protocol: str, codec: str, source: str, positions: str) -> None:

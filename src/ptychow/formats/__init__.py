@@ -33,7 +33,7 @@ from ptychow.formats.matlab_files import is_matlab
 from ptychow.formats.numpy_files import npz_members
 from ptychow.scan import Scan
 
-__all__ = ["FORMATS", "Format", "read_scan", "recognise", "with_pixel_size", "write_scan"]
+__all__ = ["FORMATS", "Format", "is_scan", "read_scan", "recognise", "with_pixel_size", "write_scan"]
 
 MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, numpy_stack, tiff, hdf5)
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in MODULES}
@@ -64,14 +64,14 @@ def read_scan(
 
 
 def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
-    """The format of a file: the first that recognises it and understands every key of `mapping`.
+    """The format of a file: the first that recognises it and understands every key of `mapping`; that of any HDF5 where
+    `frames` names a dataset of the file.
 
     Raises InputError where there is none.
     """
     mapping = mapping or {}
     _require_file(path)
-    of_folders = [tiff.FORMAT] if path.is_dir() else FORMATS.values()
-    candidates = [known for known in of_folders if known.recognises(path)]
+    candidates = _recognising(path)
     if not candidates:
         raise InputError(
             "not a scan file of a known kind",
@@ -80,6 +80,8 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
             expected=" or ".join(known.title for known in FORMATS.values()),
             remedy="Make a ptychow.Scan of your arrays and write it (docs/formats.md, NumPy stacks)",
         )
+    if hdf5.FORMAT in candidates and "frames" in mapping and hdf5.has_dataset(path, mapping["frames"]):
+        candidates = [hdf5.FORMAT]  # for all others `frames` is another file
     for candidate in candidates:
         if set(mapping) <= {*candidate.keys, *position_files.KEYS}:
             return candidate
@@ -90,6 +92,16 @@ def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:
         field=", ".join(sorted(set(mapping) - set(known_keys)) or sorted(mapping)),
         expected="some of " + ", ".join(known_keys),
     )
+
+
+def is_scan(path: Path) -> bool:
+    """Whether something lies there that some format recognises."""
+    return path.exists() and bool(_recognising(path))
+
+
+def _recognising(path: Path) -> list[Format]:
+    of_folders = [tiff.FORMAT] if path.is_dir() else FORMATS.values()
+    return [known for known in of_folders if known.recognises(path)]
 
 
 def with_pixel_size(scan: Scan, pixel_size: float | None) -> Scan:

@@ -25,6 +25,7 @@ from ptychow.formats.hdf5_files import (
     attribute_text,
     hdf5_listing,
     hdf5_shapes,
+    holds,
     open_hdf5,
     read_hdf5_array,
     read_hdf5_complex,
@@ -78,6 +79,12 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             name=path.name,
             metadata={f"mapping {key}": value for key, value in mapping.items()},
         )
+
+
+def has_dataset(path: Path, name: str) -> bool:
+    """Whether the file has a dataset of this name. Raises InputError for damage."""
+    with open_hdf5(path) as file:
+        return holds(file, name, path) and isinstance(file[name], h5py.Dataset)
 
 
 def _require_keys(file: h5py.File, path: Path, mapping: Mapping[str, str]) -> None:

@@ -28,7 +28,10 @@ KEYS = {
 
 def recognises(path: Path) -> bool:
     """Whether it is an .npy file, or an .npz with some stack of images."""
-    return len(read_header(path).shape) == 3 if is_npy(path) else bool(_stacks(path))
+    if is_npy(path):
+        shape = read_header(path).shape
+        return len(shape) == 3 and shape[-1] != 2  # positions of a raster are no images
+    return bool(_stacks(path))
 
 
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:

@@ -20,7 +20,7 @@ and POSITIONS, which a replay need not be given, one of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,19 +35,27 @@ KINDS = ("replay", "pva", "pva-table", "stream2", "tcp", "watch", "attributes")
 
 
 def open_sources(
-    frames: str, positions: str | None = None, *, idle: float = 60.0, pixel_size_known: bool = True
+    frames: str,
+    positions: str | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    idle: float = 60.0,
+    pixel_size_known: bool = True,
 ) -> list[Source]:
     """The source of the frames and, unless they bring them along, that of the positions; each still to be entered.
 
-    frames, positions: as the module says. idle: seconds after which a watched file that does not grow is taken to be
-    complete, where its address does not say. pixel_size_known: whether the object's pixel size is given; where it is
-    not, frames of an areaDetector, which never tells its geometry, need positions in object pixels.
+    frames, positions: as the module says. mapping: what a scan file among them does not say, as for `read_scan`: the
+    one that is replayed, else that of the positions. idle: seconds after which a watched file that does not grow is
+    taken to be complete, where its address does not say. pixel_size_known: whether the object's pixel size is given;
+    where it is not, frames of an areaDetector, which never tells its geometry, need positions in object pixels.
     Raises InputError for what is not understood, or cannot be joined, MissingExtraError where the protocol's library is
     not installed.
     """
     source = _Address(frames, "--source")
     place = None if positions is None else _Address(positions, "--positions")
-    opened: list[Source] = []
+    said = dict(mapping or {})
+    if said and not source.is_file and not (place is not None and place.is_file):
+        raise InputError("explains a scan file, and there is none here", field="--map", found=", ".join(said))
     along: dict[str, Any] = {}
     unit = "px"
     if place is not None and place.scheme == "attributes":
@@ -57,18 +65,18 @@ def open_sources(
         along = {"attributes": place.names(2), "unit": unit}
         place.finish()
         place = None
-    elif place is None and source.scheme not in ("", "replay"):
+    elif place is None and not source.is_file:
         raise InputError(
             "must be given: these frames bring no positions",
             field="--positions",
             remedy="Name a scan file or a table, pva://Y,X?unit=um, watch:FILE... or attributes:Y,X "
             "(docs/live_sources.md)",
         )
-    opened.append(_open_frames(source, along, idle))
-    if place is None and source.scheme in ("", "replay"):
-        place = _Address(source.rest, "--positions")
+    if source.is_file:
+        return _open_replay(source, place, said, idle)
+    opened = [_open_frames(source, along, idle)]
     if place is not None:
-        stage, unit = _open_positions(place, idle)
+        stage, unit = _open_positions(place, said, idle)
         opened.append(stage)
     if unit != "px" and not pixel_size_known and not _tells_geometry(source):
         raise InputError(
@@ -85,7 +93,7 @@ def files_of(frames: str, positions: str | None = None) -> list[Path]:
     addresses = [_Address(frames, "--source")]
     if positions is not None:
         addresses.append(_Address(positions, "--positions"))
-    return [Path(address.rest) for address in addresses if address.scheme in ("", "replay", "watch")]
+    return [Path(address.rest) for address in addresses if address.is_file or address.scheme == "watch"]
 
 
 class _Address:
@@ -101,6 +109,11 @@ class _Address:
             raise InputError("an unknown kind of source", field=field, found=text, expected=expected)
         self.scheme, self.rest = (scheme, rest.removeprefix("//")) if known and separator else ("", address)
         self._options = dict(parse_qsl(query, keep_blank_values=True))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it names a file that is complete."""
+        return self.scheme in ("", "replay")
 
     def take(self, name: str, kind: Callable[[str], Any], default: Any = REQUIRED) -> Any:
         """An option's value, or `default`. Raises InputError where it is required, or not of its kind."""
@@ -186,19 +199,30 @@ def _open_frames(address: _Address, along: dict[str, Any], idle: float) -> Sourc
             expected=address.take("frames", _positive, None),
             idle=address.take("idle", _finite, idle),
         )
-    elif address.scheme in ("", "replay"):
-        from ptychow.formats import read_scan
-        from ptychow.live.sources.replay import ReplaySource
-
-        source = ReplaySource(read_scan(address.rest), rate=address.take("rate", _finite, None))
     else:
         raise InputError("no source of frames", field=address.field, found=address.text)
     address.finish()
     return source
 
 
-def _open_positions(address: _Address, idle: float) -> tuple[Source, str]:
-    """(source, unit of its positions)."""
+def _open_replay(source: _Address, place: _Address | None, said: dict[str, str], idle: float) -> list[Source]:
+    """The frames of a scan file, and its own positions, those of a table, or those that `place` will tell."""
+    from ptychow.formats import read_scan
+    from ptychow.live.sources.replay import ReplaySource, StoredPositions
+
+    table = _table(place, said) if place is not None and place.is_file else None
+    scan = read_scan(source.rest, mapping=said | (table or {}))
+    replay = ReplaySource(scan, rate=source.take("rate", _finite, None))
+    source.finish()
+    if place is not None and table is None:
+        return [replay, _open_positions(place, {}, idle)[0]]
+    if place is not None:
+        place.finish()
+    return [replay, StoredPositions(scan.positions, scan.position_unit, scan.name)]
+
+
+def _open_positions(address: _Address, said: dict[str, str], idle: float) -> tuple[Source, str]:
+    """(source, unit of its positions). said: what a file does not say."""
     source: Source
     unit = address.take("unit", str) if address.scheme in ("pva", "pva-table", "watch") else ""
     if address.scheme in ("pva", "pva-table"):
@@ -224,26 +248,35 @@ def _open_positions(address: _Address, idle: float) -> tuple[Source, str]:
             unit=unit,
             idle=address.take("idle", _finite, idle),
         )
-    elif address.scheme in ("", "replay"):
-        source, unit = _stored_positions(address)
+    elif address.is_file:
+        source, unit = _stored_positions(address, said)
     else:
         raise InputError("no source of positions", field=address.field, found=address.text)
     address.finish()
     return source, unit
 
 
-def _stored_positions(address: _Address) -> tuple[Source, str]:
-    """Of a scan file; or, where it says so or is none, of a table."""
-    from ptychow.formats import FORMATS, read_scan
+def _stored_positions(address: _Address, said: dict[str, str]) -> tuple[Source, str]:
+    """Of a scan file, or of a table."""
+    from ptychow.formats import read_scan
     from ptychow.formats.position_files import read_positions
     from ptychow.live.sources.replay import StoredPositions
 
+    table = _table(address, said)
+    if table is not None:
+        positions, unit = read_positions(said | table)
+        return StoredPositions(positions, unit, Path(address.rest).name), unit
+    scan = read_scan(address.rest, mapping=said)
+    return StoredPositions(scan.positions, scan.position_unit, scan.name), scan.position_unit
+
+
+def _table(address: _Address, said: dict[str, str]) -> dict[str, str] | None:
+    """What `read_positions` wants to know of a file; None where that is a scan, and nobody speaks of its columns."""
+    from ptychow.formats import is_scan
+
     path = Path(address.rest)
-    columns, unit = address.take("columns", str, None), address.take("unit", str, None)
-    is_scan = path.is_file() and any(known.recognises(path) for known in FORMATS.values())
-    if is_scan and columns is None and unit is None:
-        scan = read_scan(path)
-        return StoredPositions(scan.positions, scan.position_unit, scan.name), scan.position_unit
-    mapping = {"positions_file": str(path), "position_columns": columns, "position_unit": unit}
-    positions, unit = read_positions({name: value for name, value in mapping.items() if value is not None})
-    return StoredPositions(positions, unit, path.name), unit
+    told = {"position_columns": address.take("columns", str, None), "position_unit": address.take("unit", str, None)}
+    told = {name: value for name, value in told.items() if value is not None}
+    if not told and "position_columns" not in said and is_scan(path):
+        return None
+    return {"positions_file": str(path)} | told
