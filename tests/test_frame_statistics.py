@@ -34,6 +34,15 @@ def test_whether_the_values_are_whole_numbers(values, whole):
     assert measure_frames(Scan(frames=frames, positions=np.zeros((3, 2)))).whole is whole
 
 
+@pytest.mark.parametrize(
+    ("values", "rooted"),
+    [(np.sqrt(range(50)), True), (np.arange(50.0), False), (np.arange(50) / 50, False), (np.log1p(range(50)), False)],
+)
+def test_whether_the_values_are_roots_of_counts(values, rooted):
+    frames = np.tile(values.astype(np.float32), (3, 4, 1))
+    assert measure_frames(Scan(frames=frames, positions=np.zeros((3, 2)))).rooted is rooted
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32, np.int32, np.float64])
 def test_markers_are_no_counts(dtype):
     frames = np.full((4, 6, 6), 7).astype(dtype)

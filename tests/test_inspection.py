@@ -9,7 +9,7 @@ from ptychow.datasets import locate
 from ptychow.files import to_json
 from ptychow.formats import read_scan
 from ptychow.inspection import RULES, inspect_scan
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import BEAM_CENTRE, Geometry, Scan
 
 RNG = np.random.default_rng(11)
 SIDE = 32
@@ -65,6 +65,7 @@ FAULTS = {
     "bright": (with_values(7, 900), "more than twice the median counts: 1 frame (first: 7)"),
     "NaN pixel": (with_values((slice(None), 15, 15), np.nan, np.float32), "bad pixels that no mask names: 1 marked"),
     "normalised": ({"frames": clean_scan().frames / np.float32(1000)}, "not whole numbers: normalised, or a logarithm"),
+    "roots": ({"frames": np.sqrt(clean_scan().frames).astype(np.float32)}, "square roots of whole numbers"),
     "many bad": ({"mask": np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3 > 0}, "33% of all pixels are bad"),
     "dead": (with_values((slice(None), 15, 15), 0), "bad pixels that no mask names: 1 dead"),
     "marked": (with_values((slice(None), 15, 15), 65535), "1 marked;"),
@@ -170,3 +171,9 @@ def test_real_scans(name, kind, tmp_path):
         assert 0.8 < found.overlap[0] < 0.9
     inspection_figure(tmp_path / "a.png", found)
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_centre_that_the_detector_names_is_offered():
+    found = inspect_scan(clean_scan(**off_centre(), metadata={BEAM_CENTRE: "19.2,15.8"}))
+    assert any("--centre 19,16 --crop" in finding for finding in found.findings)
+    assert ("beam centre", "19.2,15.8 (row,column), as the detector says") in found.describe()

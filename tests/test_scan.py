@@ -34,7 +34,11 @@ def test_a_scan_needs_only_frames_and_positions_and_invents_nothing():
         ("frames", np.zeros((6, 16, 16), complex), "dtype complex128"),
         ("positions", np.zeros((5, 2)), "5 positions for 6 frames.*--map drop=5:"),
         ("positions", np.zeros((9, 2)), "9 positions for 6 frames.*--map drop_positions=6:"),
-        ("positions", np.zeros((18, 2)), "18 positions for 6 frames.*There are 3 positions a frame. A fly scan"),
+        (
+            "positions",
+            np.zeros((18, 2)),
+            "18 positions for 6 frames.*--map positions_per_frame=3",
+        ),
         ("positions", np.zeros((16, 2)), "16 positions for 6 frames.*last axis of the frames is as long"),
         ("positions", np.zeros((6, 3)), r"expected \(N, 2\)"),
         ("positions", np.full((6, 2), np.nan), "6 not finite"),

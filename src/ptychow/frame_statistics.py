@@ -24,6 +24,7 @@ class FrameStatistics:
     not_finite, negative, marked, saturated: how many values are NaN or infinite, below 0, a marker of invalid
     pixels, at or above the scan's saturation.
     wrapped: negative 16-bit integers were taken as counts above 32767. whole: all valid values are whole numbers.
+    rooted: they are not, but their squares are, as far as rounding lets that be seen.
     """
 
     mean: NDArray[np.float64]
@@ -40,6 +41,7 @@ class FrameStatistics:
     saturated: int
     wrapped: bool
     whole: bool
+    rooted: bool
 
 
 def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count: None) -> FrameStatistics:
@@ -55,7 +57,7 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
     totals, unknown = np.zeros(len(scan)), np.zeros(len(scan), np.int64)
     smallest_value, largest_value, at_largest = np.inf, -np.inf, 0
     negative = marked = saturated = 0
-    whole = True
+    whole = rooted = True
     for indices, stored in scan.batches():
         counts = unwrap_negative(stored) if wraps else stored
         usable = np.isfinite(counts)
@@ -75,6 +77,7 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
         values = np.where(usable, counts, 0).astype(np.float64)
         total += values.sum(axis=0)
         whole = whole and (dtype.kind != "f" or bool((values == np.rint(values)).all()))
+        rooted = rooted and (whole or _are_roots(values))
         totals[indices] = values.sum(axis=(1, 2))
         largest = np.maximum(largest, np.where(usable, values, -np.inf).max(axis=0))
         valid += usable.sum(axis=0)
@@ -94,7 +97,14 @@ def measure_frames(scan: Scan, on_frames: Callable[[int], object] = lambda count
         saturated=saturated,
         wrapped=wraps and negative > 0,
         whole=whole,
+        rooted=rooted and not whole,
     )
+
+
+def _are_roots(values: NDArray[np.float64]) -> bool:
+    """Whether the squares of all values (n, H, W) below 100, stored with seven digits, are whole numbers."""
+    squares = np.square(values[np.abs(values) < 100])
+    return bool((np.abs(squares - np.rint(squares)) < 0.01).all())
 
 
 def _top(dtype: np.dtype[Any]) -> float | int:

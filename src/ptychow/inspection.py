@@ -15,7 +15,7 @@ from ptychow.detector_fit import SIZE_MULTIPLE, network_sizes
 from ptychow.detector_steps import NOT_FINITE_REMEDY
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
-from ptychow.scan import Scan
+from ptychow.scan import BEAM_CENTRE, Scan
 from ptychow.scan_pattern import ScanPattern, impossible, scan_pattern
 from ptychow.words import counted
 
@@ -180,7 +180,7 @@ class Inspection:
         pixel = scan.geometry.pixel_size
         saturation, overlap = self.saturation, self.overlap
         bad = ", ".join(f"{number} {rule} ({RULES[rule]})" for rule, number in self.bad_pixels.items() if number)
-        raster = scan.raster or self.pattern.shape
+        raster, told = scan.raster or self.pattern.shape, scan.metadata.get(BEAM_CENTRE)
         modes = "none"
         if scan.probe is not None:
             number, rows, columns = scan.probe.shape
@@ -191,6 +191,7 @@ class Inspection:
             ("frames", f"{count:,} of {height} x {width}, {scan.frames.dtype}"),
             ("counts per frame", f"{low:.4g} min, {middle:.4g} median, {high:.4g} max"),
             ("values", f"{frames.smallest_value:.6g} to {frames.largest_value:.6g}"),
+            *([("beam centre", f"{told} (row,column), as the detector says")] if told else []),
             ("bad pixels", bad or "none"),
             (
                 "saturated",
@@ -233,7 +234,12 @@ def _wrong_with_frames(found: Inspection) -> Iterator[str]:
             f"NaN or infinite: {counted(not_finite, 'value')} of otherwise good pixels"
             f"{f', in frames {names}' if len(where) else ''}. {NOT_FINITE_REMEDY}"
         )
-    if not frames.whole and 0 < frames.largest_value < COUNTS:
+    if frames.rooted:
+        yield (
+            "the values are square roots of whole numbers: amplitudes, where networks and solvers want counts; "
+            "store their squares"
+        )
+    elif not frames.whole and 0 < frames.largest_value < COUNTS:
         yield (
             f"the largest value is {frames.largest_value:.3g}, and values are not whole numbers: normalised, or a "
             "logarithm? Networks and solvers want counts"
@@ -281,13 +287,19 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
         if any(abs(part) > OFF_CENTRE * length for part, length in zip(off, scan.frame_shape, strict=True)):
             yield (
                 f"the mean pattern's centre of mass lies {off[0]:+.1f} rows, {off[1]:+.1f} columns from the middle: "
-                "crop about the true zero frequency (ptychow prepare --centre ROW,COLUMN --crop SIZE)"
+                f"crop about the true zero frequency (ptychow prepare --centre {_told_centre(scan)} --crop SIZE)"
             )
     height, width = scan.frame_shape
     if height != width or height % SIZE_MULTIPLE:
         sizes = ", ".join(str(size) for size in network_sizes(scan.frame_shape))
         remedy = f"crop or bin to {sizes} (ptychow prepare)" if sizes else "they are too small for any network"
         yield f"no network takes frames of {height} x {width} (square, a multiple of {SIZE_MULTIPLE}): {remedy}"
+
+
+def _told_centre(scan: Scan) -> str:
+    """The pixel that the detector names as the beam's, as an option wants it."""
+    told = scan.metadata.get(BEAM_CENTRE)
+    return ",".join(f"{float(part):.0f}" for part in told.split(",")) if told else "ROW,COLUMN"
 
 
 def _wrong_with_geometry(found: Inspection) -> Iterator[str]:

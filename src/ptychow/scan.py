@@ -22,6 +22,7 @@ from ptychow.errors import InputError
 PASS_PIXELS = 2**21
 UNPAIRED = "docs/formats.md, frames without a position, positions without a frame"
 PositionUnit = Literal["m", "px"]
+BEAM_CENTRE = "beam_center_px"  # in a scan's metadata: the pixel that the detector names, "row,column"
 
 
 class Frames(Protocol):
@@ -244,8 +245,8 @@ def _pair_up(shape: tuple[int, ...], positions: int) -> str:
     if positions == shape[2]:
         return "The last axis of the frames is as long: store them with the frame number first (numpy.moveaxis)"
     if positions > shape[0] and positions % shape[0] == 0:
-        words = "A fly scan? Name a table of one position a frame, their mean: --positions FILE"
-        return f"There are {positions // shape[0]} positions a frame. {words}"
+        each = positions // shape[0]
+        return f"There are {each} positions a frame. A fly scan? Take their mean: --map positions_per_frame={each}"
     missing = positions < shape[0]
     which, key = ("frames have no position", "drop") if missing else ("positions have no frame", "drop_positions")
     least, extra = min(positions, shape[0]), abs(positions - shape[0])

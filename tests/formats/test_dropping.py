@@ -64,6 +64,30 @@ def test_positions_of_a_plan_that_was_not_measured_to_its_end(write, drop, tmp_p
     np.testing.assert_allclose(scan.positions, PLACES[kept] * 1e-6)
 
 
+@pytest.mark.parametrize("write", [hdf5, tiff, dectris])
+def test_a_fly_scan_takes_the_mean_of_the_positions_of_each_frame(write, tmp_path):
+    path, mapping = write(tmp_path)
+    spread = np.array([[-3.0, 1], [1, 0], [2, -1]])
+    recorded = (PLACES[:, None] + spread).reshape(-1, 2)
+    mapping |= table(tmp_path, np.vstack((recorded, recorded[-1:]))) | {"positions_per_frame": "3", "drop": "1,-1"}
+    with pytest.raises(InputError, match=r"positions_per_frame: not as many .*--map drop_positions=-1:"):
+        read_scan(path, mapping=mapping)
+    scan = read_scan(path, mapping=mapping | {"drop_positions": "-1:"})
+    np.testing.assert_allclose(scan.positions, PLACES[KEPT] * 1e-6)
+    for text in ("0", "-3", "two"):
+        with pytest.raises(InputError, match="not a number of positions"):
+            read_scan(path, mapping=mapping | {"positions_per_frame": text})
+
+
+def test_a_table_of_a_fly_scan_for_a_file_with_positions_of_its_own(tmp_path):
+    scan = small_scan(lines=3)
+    write_scan(tmp_path / "scan.cxi", scan)
+    recorded = np.arange(4.0 * len(scan)).reshape(-1, 2)
+    mapping = table(tmp_path, recorded) | {"positions_per_frame": "2"}
+    found = read_scan(tmp_path / "scan.cxi", mapping=mapping)
+    np.testing.assert_allclose(found.positions, (recorded[::2] + recorded[1::2]) / 2 * 1e-6)
+
+
 def test_a_table_of_the_plan_for_a_file_with_positions_of_its_own(tmp_path):
     scan = small_scan(lines=3)
     write_scan(tmp_path / "scan.cxi", scan)

@@ -29,6 +29,7 @@ from ptychow.formats import (
 )
 from ptychow.formats.base import Format
 from ptychow.formats.cxi import write_scan
+from ptychow.formats.dropping import OF_POSITIONS
 from ptychow.formats.matlab_files import is_matlab
 from ptychow.formats.numpy_files import npz_members
 from ptychow.scan import Scan
@@ -58,7 +59,7 @@ def read_scan(
             scan = chosen.read(path, mapping)
         else:
             # What is said of positions is said of those of the table.
-            scan = chosen.read(path, {key: value for key, value in mapping.items() if key != "drop_positions"})
+            scan = chosen.read(path, {key: value for key, value in mapping.items() if key not in OF_POSITIONS})
             scan = position_files.with_positions(scan, mapping)
         return with_pixel_size(scan, pixel_size)
 

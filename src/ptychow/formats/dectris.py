@@ -37,7 +37,7 @@ from ptychow.formats.hdf5_files import (
 )
 from ptychow.formats.lazy import HDF5Frames, JoinedFrames
 from ptychow.formats.units import ELECTRONVOLT, metres, wavelength_of
-from ptychow.scan import Frames, Geometry, Scan, Subset
+from ptychow.scan import BEAM_CENTRE, Frames, Geometry, Scan, Subset
 
 DATA, BEAM, DETECTOR = "entry/data", "entry/instrument/beam", "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
@@ -110,7 +110,7 @@ def read_detector_facts(file: h5py.File, path: Path, channel: int) -> DetectorFa
         Geometry(wavelength=wavelength, distance=distance, detector_pixel=across or down),
         _mask(file, path, channel),
         saturation,
-        {} if None in centre else {"beam_center_px": f"{centre[0]:g},{centre[1]:g}"},
+        {} if None in centre else {BEAM_CENTRE: f"{centre[0]:g},{centre[1]:g}"},
     )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats.base import require_memory
-from ptychow.formats.dropping import Pairing
+from ptychow.formats.dropping import OF_POSITIONS, Pairing
 from ptychow.formats.hdf5_files import attribute_text, hdf5_listing, open_hdf5, read_hdf5_array
 from ptychow.formats.numpy_files import is_npy, npz_members, read_array
 from ptychow.formats.units import agreed_scale
@@ -72,7 +72,8 @@ def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
     """The scan with the positions of `positions_file`; its own become the nominal ones where the units agree."""
     positions, unit = read_positions(mapping)
     # What `drop` leaves out is not in the scan any more.
-    positions = Pairing(np.ones(len(scan), bool), mapping.get("drop_positions")).positions(positions)
+    left_out = {key: mapping[key] for key in OF_POSITIONS if key in mapping}
+    positions = Pairing.of(len(scan), Path(scan.name), left_out).positions(positions)
     nominal = scan.positions if unit == scan.position_unit else None
     record = {"positions": f"from {Path(mapping['positions_file']).name}"}
     return replace(
