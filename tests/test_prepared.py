@@ -105,6 +105,7 @@ def test_the_command_writes_a_scan(scan_file, ptychow, tmp_path):
         (["--frames", "3:5", "--drop", "4,3"], "no frame is left; found 3:5 without 4,3"),
         (["--frames", "a:b"], "--frames"),
         (["--mask", "none.npy"], "no such file"),
+        (["--monitor", "none.csv:I0"], "none.csv: --monitor: no such file"),
     ],
 )
 def test_impossible_preparations_are_refused(scan_file, ptychow, options, words):
@@ -149,6 +150,28 @@ def test_negative_integers_are_what_one_says_they_are(what, scan, tmp_path, ptyc
     good = np.ones(scan.frame_shape, bool) if found.mask is None else found.mask
     np.testing.assert_array_equal(found.frames[:][:, good], expected[:, good])
     assert good.mean() > 0.9
+
+
+def test_uneven_doses_are_divided_by_their_monitor(scan, tmp_path, ptychow):
+    doses = np.random.default_rng(2).uniform(0.4, 2.5, len(scan))
+    frames = np.rint(scan.frames[:] * doses[:, None, None]).astype(np.uint16)
+    frames[5, 3, 4] = 65535  # which marks the pixel as invalid in that frame, and is not scaled
+    write_scan(tmp_path / "raw.cxi", replace(scan, frames=frames))
+    readings = 31.7 * doses
+    np.savetxt(tmp_path / "i0.csv", np.column_stack((range(len(scan)), readings)), delimiter=",", header="point,I0")
+    chosen = ["--frames", "2:", "--drop", "40"]
+    kept = [*range(2, 40), *range(41, len(scan))]
+    arguments = [*chosen, "--monitor", f"{tmp_path}/i0.csv:I0", "-o", tmp_path / "even.cxi"]
+    code, printed, complaint = ptychow("prepare", tmp_path / "raw.cxi", *arguments)
+    assert (code, complaint) == (0, "") and "incoming intensity 0." in printed
+    found = read_scan(tmp_path / "even.cxi")
+    middle = np.median(doses[kept])
+    good = np.ones(scan.frame_shape, bool) if found.mask is None else found.mask
+    wrong = np.abs(found.frames[:] - scan.frames[:][kept] * middle)
+    wrong[3, 3, 4] = 0  # filled
+    assert wrong[:, good].max() <= 0.51 * middle / doses.min()  # the rounding of the weakest frame
+    assert found.frames[:][3, 3, 4] < 1000
+    np.testing.assert_array_equal(found.positions, scan.positions[kept])
 
 
 def test_an_object_pixel_that_cannot_be_kept_is_said(scan, tmp_path, ptychow):

@@ -60,7 +60,7 @@ def judge_evenness(part: float) -> tuple[Light, str]:
     return "amber", (
         f"beam: {part:.1%} of the frames hold less than {FAR_COUNTS:g} or more than {1 / FAR_COUNTS:.2g} times the "
         "median counts; all are given to the network by one scale, so that these are wrong (beam lost, or a strong "
-        "absorber; ptychow prepare --drop leaves frames out)"
+        "absorber; ptychow prepare --monitor divides by I0, --drop leaves frames out)"
     )
 
 

@@ -63,6 +63,39 @@ class ChangedFrames:
         return self.change(self.frames[index])
 
 
+@dataclass(frozen=True)
+class ScaledFrames:
+    """Frames that are multiplied by a factor of their own when they are read: float32. factors: (N,)."""
+
+    frames: Frames
+    factors: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W)."""
+        return self.frames.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the scaled counts."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As `ptychow.scan.Frames`."""
+        return (self.frames[index] * self.factors[index][..., None, None]).astype(np.float32)
+
+
+def by_monitor(scan: Scan, readings: NDArray[np.float64]) -> Scan:
+    """The scan with its counts as if the incoming intensity had been the median of its readings (N,) all the time.
+
+    The counts stay noisy as they were measured: a weak frame's are multiplied with their noise. The scan's bad pixels
+    and saturated values should have been dealt with before (`prepare_scan`): its saturation holds no longer.
+    """
+    factors = np.median(readings) / readings
+    said = scan.metadata | {"monitor": "counts divided by the readings of a monitor of the incoming intensity"}
+    return replace(scan, frames=ScaledFrames(scan.frames, factors), saturation=None, metadata=said)
+
+
 def _swap(frames: NDArray[Any]) -> NDArray[Any]:
     return np.fft.fftshift(frames, axes=(-2, -1))
 

@@ -339,7 +339,7 @@ def test_ctrl_c_while_writing(command, attempt, monkeypatch):
 def test_other_formats_complain_alike(attempt, scan, tmp_path):
     corner = scan.positions_px - 16
     files = {
-        "npz without positions": ({"diffraction": scan.frames}, "not a scan file of a known kind"),
+        "npz without positions": ({"diffraction": scan.frames}, "holds no positions that are named"),
         "npz with fewer positions": ({"diffraction": scan.frames, "positions_px": corner[:9]}, "9 positions for 80"),
         "npz with a flat probe": (
             {"diffraction": scan.frames, "positions_px": corner, "probe": scan.probe[0]},

@@ -23,6 +23,9 @@ from ptychow.cli.common import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ptychow.scan import Scan
 
 
@@ -56,6 +59,15 @@ def prepare(
             help="More bad pixels: an image (npy, TIFF, HDF5 as FILE:/DATASET), not 0 where bad, or lines ROW,COLUMN.",
         ),
     ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            "--monitor",
+            metavar="FILE:COLUMN",
+            help="Readings of the incoming intensity (I0), one a frame, that counts are divided by: a column of a "
+            "table, HDF5 as FILE:/DATASET.",
+        ),
+    ] = None,
     frames: Annotated[
         str | None,
         typer.Option("--frames", metavar="FIRST:LAST", help="Keep these, as Python counts: 10:, :500 or 1:-1."),
@@ -82,19 +94,21 @@ def prepare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Mask, turn, centre, crop or bin the frames of a scan; geometry, mask, probe and labels follow."""
+    """Mask, turn, centre, crop, bin or normalise the frames of a scan; geometry, mask, probe and labels follow."""
     from ptychow.detector_fit import fit_preparation
     from ptychow.formats import write_scan
-    from ptychow.formats.masks import mask_file
+    from ptychow.formats.base import file_and_part
     from ptychow.orientation import Orientation
     from ptychow.prepared import prepare_scan, swap_quarters, zero_negative
 
     report = Report(as_json, quiet)
     require_choice("--orientation", orientation, *Orientation)
     require_choice("--negative", negative or "zero", "zero", "wrap")
-    inputs = [*inputs_of(file, mapping, positions), *([mask_file(mask)[0]] if mask else [])]
+    inputs = [*inputs_of(file, mapping, positions), *(file_and_part(name)[0] for name in (mask, monitor) if name)]
     target = output_path(output, file, "_prepared.cxi", *inputs)
-    scan = choose_frames(open_scan(file, mapping, pixel_size_nm, positions), frames, drop)
+    whole = open_scan(file, mapping, pixel_size_nm, positions)
+    chosen = chosen_of(len(whole), frames, drop)
+    scan = whole if chosen is None else whole.select(chosen)
     if mask is not None:
         scan = _masked(scan, mask, report)
     if fftshift:
@@ -115,6 +129,8 @@ def prepare(
         scale="none",
     )
     prepared = prepare_scan(scan, preparation)
+    if monitor is not None:
+        prepared = _normalised(prepared, monitor, len(whole), chosen, report)
     for note in preparation.notes:
         report.line(f"note: {note}")
     with report.progress("Writing frames", len(scan)) as advance:
@@ -139,8 +155,8 @@ def prepare(
     )
 
 
-def choose_frames(scan: Scan, keep: str | None, drop: str | None) -> Scan:
-    """The scan of the frames to keep (None: all) without those to drop, both numbers of the scan as it was.
+def chosen_of(count: int, keep: str | None, drop: str | None) -> NDArray[np.bool_] | None:
+    """(N,) which of so many frames are to keep (None: all) and not to drop; None where nothing is said.
 
     Raises InputError where there are none, and as `chosen_frames`.
     """
@@ -148,15 +164,29 @@ def choose_frames(scan: Scan, keep: str | None, drop: str | None) -> Scan:
     from ptychow.frame_choice import chosen_frames
 
     if keep is None and drop is None:
-        return scan
+        return None
     if keep is not None and ":" not in keep:  # it could be meant as how many
         raise InputError("no range", field="--frames", found=keep, expected="FIRST:LAST")
-    chosen = chosen_frames(keep or ":", len(scan), "--frames")
+    chosen = chosen_frames(keep or ":", count, "--frames")
     if drop is not None:
-        chosen &= ~chosen_frames(drop, len(scan), "--drop")
+        chosen &= ~chosen_frames(drop, count, "--drop")
     if not chosen.any():
         raise InputError("no frame is left", field="--frames and --drop", found=f"{keep or ':'} without {drop}")
-    return scan.select(chosen)
+    return chosen
+
+
+def _normalised(prepared: Scan, monitor: str, count: int, chosen: NDArray[np.bool_] | None, report: Report) -> Scan:
+    """The scan divided by a monitor that has a reading for each of the `count` frames of which these were chosen."""
+    import numpy as np
+
+    from ptychow.formats.monitors import read_monitor
+    from ptychow.prepared import by_monitor
+
+    readings = read_monitor(monitor, count)
+    readings = readings if chosen is None else readings[chosen]
+    low, middle, high = np.quantile(readings, [0, 0.5, 1])
+    report.line(f"incoming intensity {low / middle:.3g} to {high / middle:.3g} times its median: divided by it")
+    return by_monitor(prepared, readings)
 
 
 def _masked(scan: Scan, name: str, report: Report) -> Scan:

@@ -56,6 +56,12 @@ def require_memory(size: int, path: Path, field: str) -> None:
         )
 
 
+def file_and_part(name: str) -> tuple[Path, str]:
+    """The file, and the dataset or column in it, of FILE:PART; without a part where the whole name is a file's."""
+    file, separator, part = name.rpartition(":")
+    return (Path(name), "") if not separator or Path(name).is_file() else (Path(file), part)
+
+
 def mapped_number(mapping: Mapping[str, str], key: str, path: Path) -> float | None:
     """The number that a mapping gives for a key, or None. Raises InputError for what is no number."""
     if key not in mapping:

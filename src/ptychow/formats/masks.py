@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats import tiff
+from ptychow.formats.base import file_and_part
 from ptychow.formats.hdf5_files import hdf5_listing, open_hdf5, read_hdf5_array
 from ptychow.formats.numpy_files import is_npy, read_array
 
@@ -24,7 +25,7 @@ def read_mask(name: str, frame_shape: tuple[int, int]) -> NDArray[np.bool_]:
     text file with a line ROW,COLUMN for each bad pixel, from 0. Raises InputError for anything else, an image of
     another size, and pixels outside the frame.
     """
-    path, dataset = mask_file(name)
+    path, dataset = file_and_part(name)
     if not path.is_file():
         raise InputError("no such file", file=path, field="--mask", expected=EXPECTED)
     image = _image(path, dataset)
@@ -35,12 +36,6 @@ def read_mask(name: str, frame_shape: tuple[int, int]) -> NDArray[np.bool_]:
             "another size than the frames", file=name, field="--mask", found=image.shape, expected=frame_shape
         )
     return np.asarray(image == 0)
-
-
-def mask_file(name: str) -> tuple[Path, str]:
-    """File and data set of FILE:/DATASET; without a data set where the whole name is a file's."""
-    file, _, dataset = name.partition(":/")
-    return (Path(name), "") if Path(name).is_file() or not dataset else (Path(file), dataset)
 
 
 def _image(path: Path, dataset: str) -> NDArray[Any] | None:
