@@ -349,7 +349,7 @@ def test_other_formats_complain_alike(attempt, scan, tmp_path):
         "npz with NaN positions": ({"diffraction": scan.frames, "positions_px": corner * np.nan}, "80 not finite"),
         "npz of text": ({"diffraction": np.array(["a"]), "positions_px": corner}, "not a plain array of numbers"),
         "ptychonn without a step": ({"arr_0": scan.frames.reshape(20, 4, 32, 32)}, "step of the raster is not in"),
-        "ptychonn of three dimensions": ({"arr_0": scan.frames}, "not a scan file of a known kind"),
+        "ptychonn of three dimensions": ({"arr_0": scan.frames}, "holds no positions that are named"),
     }
     for name, (arrays, words) in files.items():
         path = tmp_path / f"{name.replace(' ', '_')}.npz"
