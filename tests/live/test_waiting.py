@@ -132,6 +132,15 @@ def test_a_scan_that_comes_is_not_waited_for(trained, scan):
     assert said == [] and sessions[0].snapshot()["message"] == "over: end of the scan"
 
 
+@pytest.mark.parametrize(("scans", "parts"), [(1, []), (2, ["frames"]), (0, ["frames"])])
+def test_a_detector_that_goes_away_after_the_last_scan_is_no_loss(trained, scan, scans, parts):
+    sessions, said = [], []
+    steps = [*whole(scan), [SourceLost("it closed the connection", now())]]
+    steps += [0.1, lambda: said.append([wait.part for wait in sessions[0].waits()])]
+    run(trained.model, steps, started=sessions.append, scans=scans)
+    assert said == [parts]
+
+
 def test_a_wait_is_told_once_and_then_rarely(capsys, monkeypatch):
     at = [1000.0]
     monkeypatch.setattr(live_waiting.time, "monotonic", lambda: at[0])

@@ -321,7 +321,8 @@ class Session:
         if not any(receiver.is_alive() for receiver in self._receivers) or self._stopped.is_set():
             return []
         runs = self.scan is not None and self._newest_series in self._open
-        found = waits(self._links, self.scan if runs else None)
+        more_scans = not 0 < self.scans <= self.finished + len(self._open)
+        found = waits(self._links, self.scan if runs else None, more_scans)
         return [wait for wait in found if wait.is_lost or wait.seconds > SILENT_AFTER]
 
     @property

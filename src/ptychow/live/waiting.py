@@ -55,13 +55,18 @@ class Wait:
         return f"no {self.part} from {self.name} for {long}{why}"
 
 
-def waits(links: Sequence[Link], scan: LiveScan | None) -> list[Wait]:
-    """What is missing now of the scan that runs, or of the next one where None does. links: the frames' first."""
+def waits(links: Sequence[Link], scan: LiveScan | None, more_scans: bool) -> list[Wait]:
+    """What is missing now of the scan that runs, or of the next one where None does.
+
+    links: the frames' first. more_scans: whether others are wanted after it; where none is, a source whose other end
+    goes away after the last frame is no loss.
+    """
     frames = links[0]
-    more_frames = scan is None or not (scan.intake.ended or scan.intake.is_complete())
-    found = [frames.wait()] if not frames.source.finished and (more_frames or frames.lost) else []
+    more_frames = more_scans if scan is None else not (scan.intake.ended or scan.intake.is_complete())
+    found = [frames.wait()] if not frames.source.finished and (more_frames or (frames.lost and more_scans)) else []
     lacking = scan is not None and scan.counters.counts().waiting > 0
-    found += [link.wait() for link in links[1:] if not link.source.finished and (lacking or link.lost)]
+    wanted = more_frames or more_scans
+    found += [link.wait() for link in links[1:] if not link.source.finished and (lacking or (link.lost and wanted))]
     if scan is not None and scan.is_held():
         found.append(Wait("description of the frames", frames.source.name, now() - scan.began))
     return found
