@@ -161,7 +161,8 @@ def test_another_frame_size_is_refused_and_says_how_to_get_there(masked, force, 
         model.check(large, force)
     assert str(refused.value) == (
         "small-0.cxi: frames of 64 x 64 pixels, but the Model mine was made for 32 x 32. Bring them there "
-        "(ptychow prepare FILE --crop 32, or --crop 64 --bin 2), or use a Model made for such frames"
+        "(ptychow prepare FILE --crop 32, or --crop 64 --bin 2; with --centre ROW,COLUMN "
+        "where the beam is not in the middle), or use a Model made for such frames"
     )
     with pytest.raises(MismatchError, match=r"made for 32 x 32\. Use a Model made for such frames"):
         model.check(replace(large, frames=large.frames[:, :16, :16]), force)

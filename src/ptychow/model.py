@@ -267,7 +267,8 @@ def _way(found: tuple[int, int], expected: tuple[int, int]) -> str:
     if expected != (size, size) or factor < 1:
         return f"Use {other}"
     bins = f", or --crop {size * factor} --bin {factor}" if factor > 1 else ""
-    return f"Bring them there (ptychow prepare FILE --crop {size}{bins}), or use {other}"
+    middle = "with --centre ROW,COLUMN where the beam is not in the middle"
+    return f"Bring them there (ptychow prepare FILE --crop {size}{bins}; {middle}), or use {other}"
 
 
 def _correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:

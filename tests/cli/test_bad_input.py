@@ -164,7 +164,7 @@ def test_a_frame_size_no_network_takes(command, attempt, scan, tmp_path, scan_fi
         frames, words = scan.frames[:, :30, :30], "sizes that work: 16 (crop to 16)"
     else:
         frames = np.repeat(np.repeat(scan.frames, 3, axis=1), 3, axis=2)[:, :70, :70]
-        words = "made for 32 x 32. Bring them there (ptychow prepare FILE --crop 32, or --crop 64 --bin 2)"
+        words = "made for 32 x 32. Bring them there (ptychow prepare FILE --crop 32, or --crop 64 --bin 2; with"
     path = tmp_path / "odd.cxi"
     probe = np.pad(scan.probe, ((0, 0), (19, 19), (19, 19))) if command != "train" else scan.probe[:, 1:31, 1:31]
     write_scan(path, replace(scan, frames=frames, mask=None, probe=probe, name="odd.cxi"))
