@@ -55,10 +55,14 @@ def test_each_scan_has_its_rates():
 def test_an_index_is_new_once_unless_it_came_damaged():
     seen = Seen()
     assert seen.add(5) and not seen.add(5) and seen.distinct == 1 and seen.largest == 5
-    seen.damaged(5)
+    seen.spoilt(5)
     assert seen.add(5) and not seen.add(5) and seen.distinct == 1
+    seen.add_damaged(5)  # a second copy; the first is there
+    assert not seen.add(5)
+    seen.add_damaged(6)
+    assert seen.distinct == 2 and seen.add(6) and not seen.add(6) and seen.distinct == 2
     assert seen.add(100_000) and seen.largest == 100_000
-    assert seen.first(64) == 1
+    assert seen.first(64) == 2
     for index in (-1, LARGEST_INDEX + 1):
         with pytest.raises(ValueError, match="index"):
             seen.add(index)

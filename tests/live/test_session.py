@@ -185,6 +185,15 @@ def test_garbage_is_counted_and_a_good_copy_is_welcome(trained, scan):
     assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
 
 
+def test_a_damaged_copy_does_not_let_a_whole_frame_in_again(trained, scan):
+    steps = whole(scan)
+    steps.insert(2, [Corrupt(0, "damaged", 0), *frames_of(scan, [0])])
+    _, [(_, found)] = run(trained.model, steps)
+    counts = counters(found)
+    assert (counts["stitched"], counts["corrupt"], counts["duplicate"]) == (80, 1, 1)
+    assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
+
+
 def test_a_position_far_away_is_refused_not_drawn(trained, scan):
     steps = whole(scan)
     steps.insert(1, [*positions_of(scan, [0]), PositionRecord(1, (1.0, 1.0), scan.position_unit, now())])

@@ -87,7 +87,7 @@ class Intake:
     def spoilt(self, index: int, reason: str) -> None:
         """A frame taken from the queue turned out to be unusable: another copy of it is welcome."""
         with self._lock:
-            self._seen.damaged(index)
+            self._seen.spoilt(index)
         self.counters.add(queued=-1, corrupt=1)
         self.warn(f"corrupt: {reason}")
 
@@ -109,7 +109,7 @@ class Intake:
         if index is not None and 0 <= index <= LARGEST_INDEX:
             with self._lock:
                 before = self._seen.distinct
-                self._seen.damaged(index)
+                self._seen.add_damaged(index)
                 distinct = self._seen.distinct - before
         self.counters.add(received=1, corrupt=1, distinct=distinct)
         self.warn(f"corrupt: {record.reason}")

@@ -35,9 +35,15 @@ class Seen:
         self.largest = max(self.largest, index)
         return before != CAME
 
-    def damaged(self, index: int) -> None:
-        """What came under this index could not be used: another copy is welcome. Raises ValueError as `add`."""
-        self.add(index)
+    def add_damaged(self, index: int) -> None:
+        """What came under this index cannot be used: one that came whole before still holds, another copy is welcome
+        otherwise. Raises ValueError as `add`.
+        """
+        if self.add(index):
+            self._seen[index] = CAME_DAMAGED
+
+    def spoilt(self, index: int) -> None:
+        """What came whole under this index turned out to be damaged: another copy is welcome."""
         self._seen[index] = CAME_DAMAGED
 
     def first(self, count: int) -> int:
