@@ -15,7 +15,7 @@ from ptychow.detector_fit import SIZE_MULTIPLE, network_sizes
 from ptychow.detector_steps import NOT_FINITE_REMEDY
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
-from ptychow.scan import BEAM_CENTRE, Scan
+from ptychow.scan import BEAM_CENTRE, NOT_BELIEVED, Scan
 from ptychow.scan_pattern import ScanPattern, impossible, scan_pattern
 from ptychow.words import counted
 
@@ -304,6 +304,8 @@ def _told_centre(scan: Scan) -> str:
 
 def _wrong_with_geometry(found: Inspection) -> Iterator[str]:
     scan, pattern = found.scan, found.pattern
+    if NOT_BELIEVED in scan.metadata:
+        yield f"the detector's geometry is not used: {scan.metadata[NOT_BELIEVED]}"
     if scan.geometry.pixel_size is None:
         stop = "; positions in metres cannot be used without it" if scan.position_unit == "m" else ""
         yield f"the object's pixel size is unknown, so a Model's cannot be checked against it{stop} (--pixel-size-nm)"

@@ -22,7 +22,9 @@ from ptychow.errors import InputError
 PASS_PIXELS = 2**21
 UNPAIRED = "docs/formats.md, frames without a position, positions without a frame"
 PositionUnit = Literal["m", "px"]
-BEAM_CENTRE = "beam_center_px"  # in a scan's metadata: the pixel that the detector names, "row,column"
+# In a scan's metadata: why the lengths that a detector told are not used; and
+NOT_BELIEVED = "geometry not believed"
+BEAM_CENTRE = "beam_center_px"  # the pixel that the detector names, "row,column".
 
 
 class Frames(Protocol):
@@ -92,6 +94,17 @@ class Geometry:
             if value is not None and value > LARGEST[name]:
                 expected = f"metres, at most {LARGEST[name]:g}"
                 raise InputError("no instrument has such a length", field=name, found=value, expected=expected)
+
+    @classmethod
+    def told(cls, **lengths: float | None) -> tuple[Geometry, dict[str, str]]:
+        """Of the lengths (metres) that a detector tells, and what a scan's metadata should say of them.
+
+        Detectors tell what somebody once entered. Where one of the lengths cannot be, nothing of it is known.
+        """
+        try:
+            return cls(**lengths), {}
+        except InputError as error:
+            return cls(), {NOT_BELIEVED: str(error)}
 
     def derive_pixel_size(self, frame_size: int) -> Geometry:
         """Fill in `pixel_size` for square frames of `frame_size` pixels where the other three lengths are known.

@@ -10,6 +10,8 @@ from layouts import COUNT, FRAMES, LAYOUTS
 from ptychow.errors import InputError
 from ptychow.formats import read_scan
 from ptychow.formats.tiff import TiffFrames
+from ptychow.inspection import inspect_scan
+from ptychow.scan import NOT_BELIEVED, Geometry
 
 DETECTOR = "entry/instrument/detector"
 
@@ -197,3 +199,15 @@ def test_as_many_frames_as_in_the_pages_of_all_files(tmp_path):
         tifffile.imwrite(tmp_path / "pictures" / f"{number}.tiff", part, photometric="minisblack")
     scan = read_scan(tmp_path / "pictures", mapping=layouts.positions_csv(tmp_path))
     assert len(scan) == COUNT and np.array_equal(scan.frames[[9, 2, 3]], FRAMES[[9, 2, 3]])
+
+
+def test_a_distance_in_the_wrong_unit_costs_the_geometry_and_not_the_scan(tmp_path):
+    path, mapping = layouts.dectris(tmp_path)
+    with h5py.File(path, "a") as file:
+        replaced(f"{DETECTOR}/detector_distance", 1950.0, units="m")(file)
+    scan = read_scan(path, mapping=mapping)
+    assert scan.geometry == Geometry() and scan.mask is not None and scan.metadata["beam_center_px"] == "8,9"
+    assert "distance: no instrument has such a length; found 1950" in scan.metadata[NOT_BELIEVED]
+    found = inspect_scan(scan)
+    assert any("the detector's geometry is not used: distance: no instrument" in words for words in found.findings)
+    assert read_scan(path, mapping=mapping, pixel_size=1e-8).positions_px.shape == scan.positions.shape

@@ -11,7 +11,7 @@ from ptychow.errors import InputError
 from ptychow.live.description import described_late
 from ptychow.live.records import End, Start
 from ptychow.reconstruction import reconstruct
-from ptychow.scan import Geometry
+from ptychow.scan import NOT_BELIEVED, Geometry
 
 FLOAT16 = 2**-10
 GEOMETRY = Geometry(wavelength=1e-10, distance=0.32, detector_pixel=1e-4, pixel_size=10e-9)
@@ -45,6 +45,17 @@ def test_a_late_start_still_says_where_positions_in_metres_are(trained, told):
     assert found.geometry.pixel_size == pytest.approx(10e-9) and found.geometry.wavelength == 1e-10
     assert live.described.metadata == {"detector": "E1"}
     assert said(found, "mask and saturation came after") and said(found, "metres wait")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_geometry_that_is_not_believed_is_said(trained, scan, late):
+    sessions = []
+    start = replace(start_of(scan), geometry=Geometry(), metadata={NOT_BELIEVED: "distance: 1950 m"})
+    frames = [frames_of(scan) + positions_of(scan), partial(wait_for, sessions, "decoded", 80)]
+    steps = [*frames, [start, End(80, "end")]] if late else [[start], *frames, [End(80, "end")]]
+    pixel = scan.geometry.pixel_size
+    _, [(_, found)] = run(trained.model, steps, started=sessions.append, pixel_size=pixel)
+    assert said(found, "the detector's geometry is not used: distance: 1950 m (--pixel-size-nm)")
 
 
 def test_a_late_start_of_another_pixel_than_the_models_is_marked(trained, told):

@@ -16,6 +16,7 @@ from ptychow.live.simulated.faults import Faults
 from ptychow.live.simulated.pva import PositionServer
 from ptychow.live.simulated.stream2 import Stream2Server
 from ptychow.live.sources.stream2 import Stream2Source
+from ptychow.scan import NOT_BELIEVED, Geometry
 
 DTYPES = ["u1", "<u2", ">u2", "<u4", ">u4", "<i4", "<i2", "i1", "<u8", "<f4", ">f8", "<f2"]
 TAG = cbor2.CBORTag
@@ -208,6 +209,15 @@ def test_a_geometry_nobody_told_is_unknown(nonsense):
     start = dectris.read(dectris.start_message(1, (4, 4), **fields), 0.0)
     assert isinstance(start, Start)
     assert start.geometry.wavelength is start.geometry.distance is start.geometry.detector_pixel is None
+
+
+def test_a_geometry_that_cannot_be_costs_nothing_else():
+    masks = {"a": np.zeros((4, 4), np.uint32)}
+    fields = {"detector_translation": [0, 0, 1950.0], "incident_wavelength": 1.2, "pixel_mask": masks}
+    start = dectris.read(dectris.start_message(1, (4, 4), number_of_images=7, **fields), 0.0)
+    assert isinstance(start, Start) and start.expected == 7 and start.mask.all()
+    assert start.geometry == Geometry()
+    assert start.metadata[NOT_BELIEVED].startswith("distance: no instrument has such a length; found 1950")
 
 
 @settings(max_examples=200, deadline=None)

@@ -106,12 +106,10 @@ def read_detector_facts(file: h5py.File, path: Path, channel: int) -> DetectorFa
         largest = _number(file, path, f"{DETECTOR}/saturation_value", f"{SPECIFIC}/saturation_value")
         saturation = None if largest is None else largest + 1
     centre = [read_hdf5_number(file, f"{DETECTOR}/beam_center_{axis}", path) for axis in "yx"]
-    return DetectorFacts(
-        Geometry(wavelength=wavelength, distance=distance, detector_pixel=across or down),
-        _mask(file, path, channel),
-        saturation,
-        {} if None in centre else {BEAM_CENTRE: f"{centre[0]:g},{centre[1]:g}"},
-    )
+    geometry, said = Geometry.told(wavelength=wavelength, distance=distance, detector_pixel=across or down)
+    if None not in centre:
+        said[BEAM_CENTRE] = f"{centre[0]:g},{centre[1]:g}"
+    return DetectorFacts(geometry, _mask(file, path, channel), saturation, said)
 
 
 def _parts(names: list[str]) -> list[str]:

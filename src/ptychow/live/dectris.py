@@ -86,17 +86,18 @@ def _start(content: Mapping[str, Any], series: int, channel: str | None) -> Star
     saturation = _whole(content, "saturation_value") + 1 if "saturation_value" in content else None
     translation = content.get("detector_translation")
     side, other = (_length(content.get(f"pixel_size_{axis}")) for axis in "yx")
+    geometry, said = Geometry.told(
+        wavelength=_length(content.get("incident_wavelength"), ANGSTROM),
+        distance=_length(translation[2]) if isinstance(translation, list) and len(translation) == 3 else None,
+        detector_pixel=side if side == other else None,
+    )
     return Start(
         expected=_whole(content, "number_of_images") if "number_of_images" in content else None,
         frame_shape=(shape[0], shape[1]),
         mask=mask,
         saturation=saturation,
-        geometry=Geometry(
-            wavelength=_length(content.get("incident_wavelength"), ANGSTROM),
-            distance=_length(translation[2]) if isinstance(translation, list) and len(translation) == 3 else None,
-            detector_pixel=side if side == other else None,
-        ),
-        metadata={f"detector {name}": _words(content[name]) for name in PROVENANCE if name in content},
+        geometry=geometry,
+        metadata=said | {f"detector {name}": _words(content[name]) for name in PROVENANCE if name in content},
         series=series,
     )
 

@@ -17,7 +17,7 @@ from ptychow.live.queue import Frame
 from ptychow.live.records import FrameRecord, Start
 from ptychow.live.settings import LiveSettings
 from ptychow.model import Model
-from ptychow.scan import Scan
+from ptychow.scan import NOT_BELIEVED, Scan
 from ptychow.words import counted
 
 # Frames received after which the count scale is measured even where some of the first 64 have not come.
@@ -58,6 +58,7 @@ def prepare(
     if not alike:
         raise InputError("no frame could be read", file=name, remedy="; ".join(intake.warnings))
     described = describe(alike, start, settings.pixel_size, name)
+    intake.warnings += _not_believed(start)
     intake.warnings += model.check(described, settings.force)
     first_frames = min(SCALE_FRAMES, intake.frames_to_come() or SCALE_FRAMES)
     few = len(alike) < min(FEWEST_FOR_BAD_PIXELS, first_frames)
@@ -96,9 +97,16 @@ def described_late(scan: Scan, start: Start, pixel_size: float | None) -> tuple[
     masks_differ = start.mask is not None and (scan.mask is None or not np.array_equal(start.mask, scan.mask))
     if masks_differ or start.saturation not in (None, scan.saturation):
         words.append("the detector's mask and saturation came after the first frames were prepared: not used")
+    words += _not_believed(start)
     try:
         told = replace(scan, geometry=start.geometry, metadata=start.metadata)
         told = with_pixel_size(told, pixel_size)
     except InputError as error:  # the frames are worth more than what is said of them now
         return scan, [*words, str(error)]
     return (told if scan.geometry.pixel_size is None else scan), words
+
+
+def _not_believed(start: Start) -> list[str]:
+    """What of the geometry that the detector told cannot be, in words."""
+    why = start.metadata.get(NOT_BELIEVED)
+    return [] if why is None else [f"the detector's geometry is not used: {why} (--pixel-size-nm)"]
