@@ -52,7 +52,7 @@ def test_a_geometry_that_is_not_believed_is_said(trained, scan, late):
     sessions = []
     start = replace(start_of(scan), geometry=Geometry(), metadata={NOT_BELIEVED: "distance: 1950 m"})
     frames = [frames_of(scan) + positions_of(scan), partial(wait_for, sessions, "decoded", 80)]
-    steps = [*frames, [start], 0.3, [End(80, "end")]] if late else [[start], *frames, [End(80, "end")]]
+    steps = [*frames, [start, End(80, "end")]] if late else [[start], *frames, [End(80, "end")]]
     pixel = scan.geometry.pixel_size
     _, [(_, found)] = run(trained.model, steps, started=sessions.append, pixel_size=pixel)
     assert said(found, "the detector's geometry is not used: distance: 1950 m (--pixel-size-nm)")

@@ -100,7 +100,8 @@ class LiveScan:
     def over(self) -> str | None:
         """Why the scan is over, or None while it is not."""
         counts, intake = self.counters.counts(), self.intake
-        if counts.queued or intake.positions:
+        unheeded = self.described is not None and intake.start is not self._start
+        if counts.queued or intake.positions or unheeded:
             return None
         silence, complete = intake.silence(), intake.is_complete()
         settled = intake.nothing_more or silence > self.settings.settle_seconds
