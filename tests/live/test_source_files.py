@@ -290,6 +290,18 @@ def test_positions_of_a_file_that_a_mapping_explains(tmp_path):
         assert_true_to(SCAN, gathered([source], finished(source)))
 
 
+def test_a_table_of_a_fly_scan_and_what_says_nothing_of_it(tmp_path):
+    recorded = np.repeat(SCAN.positions, 3, axis=0) + np.tile([[-1e-9, 0], [0, 2e-9], [1e-9, -2e-9]], (60, 1))
+    table = tmp_path / "fly.csv"
+    np.savetxt(table, recorded * 1e6, delimiter=",", header="y_um,x_um", comments="", fmt="%.12g")
+    source = open_sources("stream2://localhost", str(table), mapping={"positions_per_frame": "3"})[1]
+    records = gathered([source], finished(source))
+    positions = np.array([record.position for record in of_kind(records, PositionRecord)])
+    np.testing.assert_allclose(positions, SCAN.positions, atol=1e-15)
+    with pytest.raises(InputError, match="--map: says nothing of positions; found distance_m, expected positions_file"):
+        open_sources("stream2://localhost", str(table), mapping={"distance_m": "2"})
+
+
 def test_a_mapping_without_a_file_is_refused():
     with pytest.raises(InputError, match="--map: explains a scan file, and there is none here; found frames"):
         open_sources("pva://A", "attributes:Y,X?unit=px", mapping={"frames": "/dp"})

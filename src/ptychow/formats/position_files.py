@@ -48,6 +48,19 @@ def needed(path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[np.float64],
     return read_positions(mapping)
 
 
+def read_positions_alone(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], PositionUnit]:
+    """As `read_positions`, one a frame, for frames that are not there yet.
+
+    Raises InputError as `read_positions`, as `Pairing`, and for what a mapping says of anything but positions.
+    """
+    foreign = sorted(set(mapping) - {*KEYS, *OF_POSITIONS})
+    if foreign:
+        expected = ", ".join((*KEYS, *OF_POSITIONS))
+        raise InputError("says nothing of positions", field="--map", found=", ".join(foreign), expected=expected)
+    positions, unit = read_positions(mapping)
+    return Pairing.of(0, Path(mapping["positions_file"]), mapping).positions(positions), unit
+
+
 def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
     """The scan with the positions of `positions_file`; its own become the nominal ones where the units agree."""
     positions, unit = read_positions(mapping)

@@ -259,12 +259,12 @@ def _open_positions(address: _Address, said: dict[str, str], idle: float) -> tup
 def _stored_positions(address: _Address, said: dict[str, str]) -> tuple[Source, str]:
     """Of a scan file, or of a table."""
     from ptychow.formats import read_scan
-    from ptychow.formats.position_files import read_positions
+    from ptychow.formats.position_files import read_positions_alone
     from ptychow.live.sources.replay import StoredPositions
 
     table = _table(address, said)
     if table is not None:
-        positions, unit = read_positions(said | table)
+        positions, unit = read_positions_alone(said | table)
         return StoredPositions(positions, unit, Path(address.rest).name), unit
     scan = read_scan(address.rest, mapping=said)
     return StoredPositions(scan.positions, scan.position_unit, scan.name), scan.position_unit
