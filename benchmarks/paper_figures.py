@@ -16,6 +16,7 @@ from paper_run import POINTS
 from ptychow.figures import AMPLITUDE, PHASE, new_figure, robust_limits, save_figure
 
 Curve = Sequence[tuple[float, Sequence[float]]]  # (x, the values of the seeds there)
+MOST_TICKS = 6
 CAPTIONS = {
     "stitched": "Figure 7: the stitched leak-free block, seed 0",
     "points": "Figure 2: single shots, seed 0",
@@ -116,6 +117,10 @@ def curves_figure(path: Path, curves: Mapping[str, Curve], *, along: str, log: b
             plot.plot([x] * len(values), values, ".", color=line.get_color())
     plot.axhline(1, color="k", linestyle=":", linewidth=1, label="flat")
     plot.set(xlabel=along, ylabel="unexplained phase variance", xscale="log" if log else "linear", yscale="log")
+    places = sorted({x for curve in curves.values() for x, _ in curve})
+    if len(places) <= MOST_TICKS:  # where something was measured
+        plot.set_xticks(places, [f"{x:,.0f}" for x in places])
+        plot.set_xticks([], minor=True)
     plot.grid(True, which="both", alpha=0.3)
     plot.legend(fontsize="small")
     save_figure(path, figure)
