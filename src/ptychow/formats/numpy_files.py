@@ -9,7 +9,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any, NamedTuple
@@ -62,6 +62,19 @@ def read_header(path: Path, member: str = "") -> Header:
     """
     with _stream(path, member) as stream:
         return _header(stream, path, member)
+
+
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of numbers in an .npz archive by name; texts, pickled objects and damaged ones left out."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with suppress(InputError, *DAMAGE), archive.open(name) as stream:
+                    shapes[name.removesuffix(".npy")] = _header(stream, path, name).shape
+    except DAMAGE:
+        return {}
+    return shapes
 
 
 def require_stored(path: Path, member: str, header: Header) -> None:

@@ -16,7 +16,7 @@ from ptychow.errors import InputError
 from ptychow.formats import position_files, stacks
 from ptychow.formats.base import Format
 from ptychow.formats.lazy import NumpyFrames
-from ptychow.formats.numpy_files import is_npy, npz_members, read_header
+from ptychow.formats.numpy_files import is_npy, npz_members, npz_shapes, read_header
 from ptychow.scan import PositionUnit, Scan
 
 KEYS = {
@@ -43,15 +43,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
 
 def _stacks(path: Path) -> list[str]:
     """Names of the arrays of three or four dimensions in an .npz."""
-    return [name for name in npz_members(path) if _rank(path, name) in (3, 4)]
-
-
-def _rank(path: Path, name: str) -> int:
-    """Number of dimensions of an array; 0 for texts, pickled objects and whatever else is no array of numbers."""
-    try:
-        return len(read_header(path, name).shape)
-    except InputError:
-        return 0
+    return [name for name, shape in npz_shapes(path).items() if len(shape) in (3, 4)]
 
 
 def _frames_of(path: Path, mapping: Mapping[str, str]) -> str:
