@@ -8,7 +8,7 @@ import pytest
 from conftest import small_scan
 from ptychow.engines import open_engine
 from ptychow.formats.lazy import open_hdf5
-from ptychow.likeness import uneven_part
+from ptychow.likeness import Moved, uneven_part
 from ptychow.model import Model
 from ptychow.optics.propagation import expected_counts
 from ptychow.orientation import Orientation
@@ -196,6 +196,39 @@ def test_reconstruct_says_what_the_light_says_and_nothing_twice(trained, scan):
         found = reconstruct(bright, model, device="cpu", force=True)
         assert found.summary["light"] == light
         assert kind is None or sum(kind in words for words in found.warnings) == 1
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 0), (0, -2), (5, 3), (-16, -16)])
+def test_how_far_a_pattern_has_moved_is_found(rows, columns, trained):
+    pattern = trained.model.mean_pattern
+    moved = Moved.of(np.roll(pattern, (rows, columns), (0, 1)), pattern)
+    assert (moved.rows, moved.columns) == (rows, columns) and moved.match == pytest.approx(1, abs=1e-5)
+    assert moved.swapped == (rows == -16)
+
+
+@pytest.mark.parametrize(
+    ("moved", "light", "words"),
+    [
+        (Moved(0, 0, 0.95), "green", None),
+        (Moved(1, 0, 0.953), "green", None),
+        (Moved(1, 0, 0.96), "amber", "centre: the frames lie +1 rows, +0 columns"),
+        (Moved(-3, 2, 0.99), "red", "centre: the frames lie -3 rows, +2 columns"),
+        (Moved(-16, -16, 0.99, True), "red", "centre: zero frequency looks to be in the corners"),
+    ],
+)
+def test_frames_that_lie_elsewhere_have_their_light(card, moved, light, words):
+    verdict = judge(card, Evidence(0.1, 1.0, ALIKE, moved=moved))
+    assert verdict.light == light and (words is None or words in verdict.reasons[0])
+    turned = {**ALIKE, Orientation.TRANSPOSE: 0.995}
+    assert "turned by transpose" in judge(card, Evidence(0.1, 1.0, turned, moved=moved)).reasons[0]
+
+
+@pytest.mark.parametrize("rows", [1, -2, 16])
+def test_reconstruct_names_the_centre_once(rows, trained, scan):
+    elsewhere = replace(scan, frames=np.roll(scan.frames[:], (rows, 16 * (rows == 16)), (1, 2)))
+    found = reconstruct(elsewhere, trained.model, device="cpu", force=True)
+    words = "zero frequency looks to be in the corners" if rows == 16 else f"the frames lie {rows:+d} rows, +0 columns"
+    assert sum(f"centre: {words}" in warning for warning in found.warnings) == 1
 
 
 def test_the_latest_frames_count(trained, scan):

@@ -20,7 +20,7 @@ from ptychow._version import __version__
 from ptychow.detector import Preparation
 from ptychow.detector_fit import BadPixels, with_detector_of
 from ptychow.errors import InputError, MismatchError, about
-from ptychow.likeness import FOREIGN_PATTERN, judge_counts, judge_pattern
+from ptychow.likeness import FOREIGN_PATTERN, Moved, judge_counts, judge_pattern
 from ptychow.networks import build
 from ptychow.networks.base import PatternNetwork
 from ptychow.optics.beam import intensity
@@ -232,8 +232,9 @@ class Model:
 
     def _check_pattern(self, scan: Scan, preparation: Preparation, refusals: list[str], warnings: list[str]) -> None:
         chosen = scan.frames[spread(len(scan), CHECKED_FRAMES)]
-        match = self.match_pattern(preparation.unstandardised().apply(chosen)[:, 0].mean(axis=0))
-        _, said = judge_pattern(match)
+        mean = preparation.unstandardised().apply(chosen)[:, 0].mean(axis=0)
+        match = self.match_pattern(mean)
+        _, said = judge_pattern(match, Moved.of(mean, self.mean_pattern))
         is_foreign = any(match.values()) and match[Orientation.IDENTITY] <= FOREIGN_PATTERN
         if said:
             (refusals if is_foreign else warnings).append(said)

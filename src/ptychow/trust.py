@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
-from ptychow.likeness import SEVERITY, Light, judge_counts, judge_evenness, judge_pattern, uneven_part
+from ptychow.likeness import SEVERITY, Light, Moved, judge_counts, judge_evenness, judge_pattern, uneven_part
 from ptychow.model import Model, ModelCard
 from ptychow.orientation import Orientation
 from ptychow.patches import few_patches
@@ -41,6 +41,7 @@ class Evidence:
     residual: their median. disagreement: of their patches, None where it was not measured.
     counts_ratio: their mean counts over the training's, None where those are unknown.
     match: of their mean pattern with the Model's in each orientation, see `Model.match_pattern`.
+    moved: how far it lies from the Model's, None where that was not looked for.
     uneven: part of them whose counts are far from their median, see `likeness.uneven_part`.
     turn: what makes patches that disagree agree, see `turn_that_fits`; None where nothing does.
     """
@@ -51,6 +52,7 @@ class Evidence:
     disagreement: float | None = None
     turn: Orientation | None = None
     uneven: float = 0.0
+    moved: Moved | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def judge(card: ModelCard, evidence: Evidence) -> Verdict:
     found = [
         judge_counts(card, evidence.counts_ratio),
         judge_evenness(evidence.uneven),
-        judge_pattern(evidence.match),
+        judge_pattern(evidence.match, evidence.moved),
     ]
     if card.residual is None:
         found.append(("unknown", "residuals of known frames were never measured for this Model"))
@@ -175,7 +177,8 @@ class Watch:
         ratio = None if known is None else float(np.mean(list(self._counts))) / known
         match = self.model.match_pattern(self._pattern)
         uneven = uneven_part(np.array(self._counts))
-        return Evidence(float(np.median(list(self._residuals))), ratio, match, disagreement, turn, uneven)
+        moved = Moved.of(self._pattern, self.model.mean_pattern)
+        return Evidence(float(np.median(list(self._residuals))), ratio, match, disagreement, turn, uneven, moved)
 
     def verdict(self) -> Verdict:
         """The light of the latest frames; unknown before the first."""
