@@ -7,6 +7,7 @@ import pytest
 from ptychow.errors import InputError
 from ptychow.formats.monitors import read_monitor
 
+ALL = np.ones(6, bool)
 READINGS = np.array([3.5, 4.0, 2.25, 8.0, 1e-3, 7.0])
 
 
@@ -31,12 +32,12 @@ def written(kind, folder):
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "txt", "csv", "h5"])
 def test_every_kind_of_file_says_the_same(kind, tmp_path):
-    np.testing.assert_array_equal(read_monitor(written(kind, tmp_path), 6), READINGS)
+    np.testing.assert_array_equal(read_monitor(written(kind, tmp_path), ALL), READINGS)
 
 
 def test_columns_have_numbers_too(tmp_path):
     name = written("csv", tmp_path).rpartition(":")[0]
-    np.testing.assert_array_equal(read_monitor(f"{name}:2", 6), READINGS)
+    np.testing.assert_array_equal(read_monitor(f"{name}:2", ALL), READINGS)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,12 @@ def test_columns_have_numbers_too(tmp_path):
 def test_what_is_not_said_or_no_intensity(kind, part, words, tmp_path):
     written(kind, tmp_path)
     with pytest.raises(InputError, match=words):
-        read_monitor(f"{tmp_path / 'i0'}.{kind}{part}", 6)
+        read_monitor(f"{tmp_path / 'i0'}.{kind}{part}", ALL)
 
 
 def test_another_number_of_readings(tmp_path):
     with pytest.raises(InputError, match="--monitor: not as many readings as frames; found 6, expected 7"):
-        read_monitor(written("txt", tmp_path), 7)
+        read_monitor(written("txt", tmp_path), np.ones(7, bool))
 
 
 @pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
@@ -66,5 +67,7 @@ def test_a_reading_that_is_none(value, tmp_path):
     readings = READINGS.copy()
     readings[4] = value
     np.save(tmp_path / "i0.npy", readings)
-    with pytest.raises(InputError, match=r"of frame 4, and 0 more.*--map drop=4"):
-        read_monitor(str(tmp_path / "i0.npy"), 6)
+    with pytest.raises(InputError, match=r"of frame 4, and 0 more.*--drop 4$"):
+        read_monitor(str(tmp_path / "i0.npy"), ALL)
+    kept = np.arange(6) != 4
+    np.testing.assert_array_equal(read_monitor(str(tmp_path / "i0.npy"), kept), READINGS[kept])

@@ -95,6 +95,8 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Mask, turn, centre, crop, bin or normalise the frames of a scan; geometry, mask, probe and labels follow."""
+    import numpy as np
+
     from ptychow.detector_fit import fit_preparation
     from ptychow.formats import write_scan
     from ptychow.formats.base import file_and_part
@@ -130,7 +132,8 @@ def prepare(
     )
     prepared = prepare_scan(scan, preparation)
     if monitor is not None:
-        prepared = _normalised(prepared, monitor, len(whole), chosen, report)
+        kept = np.ones(len(whole), bool) if chosen is None else chosen
+        prepared = _normalised(prepared, monitor, kept, report)
     for note in preparation.notes:
         report.line(f"note: {note}")
     with report.progress("Writing frames", len(scan)) as advance:
@@ -175,15 +178,14 @@ def chosen_of(count: int, keep: str | None, drop: str | None) -> NDArray[np.bool
     return chosen
 
 
-def _normalised(prepared: Scan, monitor: str, count: int, chosen: NDArray[np.bool_] | None, report: Report) -> Scan:
-    """The scan divided by a monitor that has a reading for each of the `count` frames of which these were chosen."""
+def _normalised(prepared: Scan, monitor: str, kept: NDArray[np.bool_], report: Report) -> Scan:
+    """The scan divided by a monitor that has a reading for each of the frames (N,), of which it has those kept."""
     import numpy as np
 
     from ptychow.formats.monitors import read_monitor
     from ptychow.prepared import by_monitor
 
-    readings = read_monitor(monitor, count)
-    readings = readings if chosen is None else readings[chosen]
+    readings = read_monitor(monitor, kept)
     low, middle, high = np.quantile(readings, [0, 0.5, 1])
     report.line(f"incoming intensity {low / middle:.3g} to {high / middle:.3g} times its median: divided by it")
     return by_monitor(prepared, readings)

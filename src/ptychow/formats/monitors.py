@@ -16,24 +16,24 @@ from ptychow.formats.numpy_files import is_npy, npz_members, read_array
 from ptychow.formats.text_tables import read_text_table
 
 FIELD = "--monitor"
+NAMED = 20  # frames at most in a message
 
 
-def read_monitor(name: str, count: int) -> NDArray[np.float64]:
-    """The readings (N,), in any unit.
+def read_monitor(name: str, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The readings, in any unit, of the frames that are kept.
 
     name: FILE:COLUMN of a text table (a name of its header, or a number from 1), FILE:/DATASET in HDF5, FILE:ARRAY of
-    an npz; FILE alone where it holds but one. count: N. Raises InputError for what is not there, another number of
-    readings, and readings that are not finite and positive.
+    an npz; FILE alone where it holds but one, with a reading for each of the N frames. kept: (N,). Raises InputError
+    for what is not there, another number of readings, and readings of frames kept that are not finite and positive.
     """
     path, part = file_and_part(name)
     if not path.is_file():
         raise InputError("no such file", file=path, field=FIELD, remedy="Name FILE:COLUMN or FILE:/DATASET")
     values = np.ravel(_values(path, part)).astype(np.float64)
-    if len(values) != count:
-        raise InputError(
-            "not as many readings as frames", file=name, field=FIELD, found=f"{len(values):,}", expected=f"{count:,}"
-        )
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(values) != len(kept):
+        found, expected = f"{len(values):,}", f"{len(kept):,}"
+        raise InputError("not as many readings as frames", file=name, field=FIELD, found=found, expected=expected)
+    wrong = np.flatnonzero(kept & ~(np.isfinite(values) & (values > 0)))
     if len(wrong):
         raise InputError(
             "no intensity",
@@ -41,9 +41,9 @@ def read_monitor(name: str, count: int) -> NDArray[np.float64]:
             field=FIELD,
             found=f"{values[wrong[0]]:g} of frame {wrong[0]}, and {len(wrong) - 1:,} more",
             expected="finite and above 0 (a dark reading subtracted)",
-            remedy=f"Leave such frames out: --map drop={wrong[0]}, and their readings",
+            remedy=f"Leave such frames out: --drop {','.join(map(str, wrong[:NAMED]))}{',...' * (len(wrong) > NAMED)}",
         )
-    return values
+    return values[kept]
 
 
 def _values(path: Path, part: str) -> NDArray[Any]:
