@@ -72,7 +72,7 @@ FAULTS = {
     "clipped": ({"frames": np.minimum(clean_scan().frames, 150)}, "values look saturated at 150 (the largest value"),
     "saturated": ({"saturation": 200.0}, "(the scan's saturation value)"),
     "shifted": ({"frames": np.fft.fftshift(clean_scan().frames, axes=(1, 2))}, "(fft-shifted): ptychow prepare"),
-    "off centre": (off_centre(), "columns from the middle"),
+    "off centre": (off_centre(), "zero frequency (ptychow prepare --centre 19,16 --crop"),
     "near field": ({"frames": RNG.poisson(200, (20, SIDE, SIDE)).astype(np.uint16)}, "lights the detector evenly"),
     "size": ({"frames": clean_scan().frames[:, :30, :30], "probe": None}, "no network takes frames of 30 x 30"),
     "pixel size": ({"geometry": Geometry()}, "pixel size is unknown"),

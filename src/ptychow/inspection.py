@@ -287,7 +287,7 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
         if any(abs(part) > OFF_CENTRE * length for part, length in zip(off, scan.frame_shape, strict=True)):
             yield (
                 f"the mean pattern's centre of mass lies {off[0]:+.1f} rows, {off[1]:+.1f} columns from the middle: "
-                f"crop about the true zero frequency (ptychow prepare --centre {_told_centre(scan)} --crop SIZE)"
+                f"crop about the true zero frequency (ptychow prepare --centre {_likely_centre(found)} --crop SIZE)"
             )
     height, width = scan.frame_shape
     if height != width or height % SIZE_MULTIPLE:
@@ -296,10 +296,10 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
         yield f"no network takes frames of {height} x {width} (square, a multiple of {SIZE_MULTIPLE}): {remedy}"
 
 
-def _told_centre(scan: Scan) -> str:
-    """The pixel that the detector names as the beam's, as an option wants it."""
-    told = scan.metadata.get(BEAM_CENTRE)
-    return ",".join(f"{float(part):.0f}" for part in told.split(",")) if told else "ROW,COLUMN"
+def _likely_centre(found: Inspection) -> str:
+    """The pixel that the detector names as the beam's, else that of the centre of mass, as an option wants it."""
+    told = found.scan.metadata.get(BEAM_CENTRE)
+    return ",".join(f"{float(part):.0f}" for part in (told.split(",") if told else found.centre or ()))
 
 
 def _wrong_with_geometry(found: Inspection) -> Iterator[str]:
