@@ -227,7 +227,8 @@ def test_the_page_comes_back_after_the_server_was_gone(trained, scan, browser):
     time.sleep(0.3)
     with LiveServer(session, port=port):
         wait_until(page, "!ptychow.data.state.message.includes('ended') && ptychow.data.tiles.size > 0")
-        page.evaluate("ptychow.data.state.state = 'scanning'")
+        session._state = "scanning"
+        wait_until(page, "ptychow.data.state.state === 'scanning'")
     wait_until(page, "ptychow.data.state.state === 'disconnected'")
     assert page.inner_text("#state") == "disconnected"
     page.close()
