@@ -65,3 +65,9 @@ def test_one_model_that_cannot_be_read_does_not_hide_the_others(ptychow, monkeyp
     monkeypatch.setitem(SHIPPED, "broken", Shipped("nothing", "none"))
     code, shown, complaint = ptychow("weights")
     assert code == 0 and "w3-26id-64" in shown and complaint.startswith("warning: ") and "broken" in complaint
+
+
+def test_a_model_is_not_copied_over_a_scan(ptychow, scan_file, tmp_path):
+    before = scan_file.read_bytes()
+    code, _, complaint = ptychow("weights", "w3", "--output", scan_file)
+    assert code == 2 and "not a Model's name" in complaint and scan_file.read_bytes() == before

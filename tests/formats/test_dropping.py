@@ -79,6 +79,25 @@ def test_a_fly_scan_takes_the_mean_of_the_positions_of_each_frame(write, tmp_pat
             read_scan(path, mapping=mapping | {"positions_per_frame": text})
 
 
+@pytest.mark.parametrize("rows", ["of all", "of those kept"])
+def test_a_table_goes_with_the_frames_of_a_file_with_positions_of_its_own(rows, tmp_path):
+    scan = small_scan(lines=3)
+    write_scan(tmp_path / "scan.cxi", scan)
+    kept = np.delete(np.arange(len(scan)), 3)
+    places = np.arange(2.0 * len(scan)).reshape(-1, 2)
+    mapping = table(tmp_path, places if rows == "of all" else places[kept]) | {"drop": "3"}
+    found = read_scan(tmp_path / "scan.cxi", mapping=mapping)
+    np.testing.assert_array_equal(found.frames[:], scan.frames[kept])
+    np.testing.assert_allclose(found.positions, places[kept] * 1e-6)
+
+
+@pytest.mark.parametrize("said", [{"position_unit": "um"}, {"position_columns": "x,-y"}])
+def test_what_is_said_of_a_table_that_is_not_named(said, tmp_path):
+    write_scan(tmp_path / "scan.cxi", small_scan(lines=3))
+    with pytest.raises(InputError, match=f"{next(iter(said))}: speaks of a table of positions, and none is named"):
+        read_scan(tmp_path / "scan.cxi", mapping=said)
+
+
 def test_a_table_of_a_fly_scan_for_a_file_with_positions_of_its_own(tmp_path):
     scan = small_scan(lines=3)
     write_scan(tmp_path / "scan.cxi", scan)

@@ -55,3 +55,11 @@ def test_what_is_wrong_or_not_said(tmp_path, said, message):
 def test_a_pickled_object_beside_the_frames_is_left_alone(tmp_path):
     path = written(tmp_path, dp=FRAMES, yx=YX, settings=np.array({"exposure": 1}, dtype=object))
     assert np.array_equal(read_scan(path, mapping=SAID).positions, YX)
+
+
+def test_a_header_with_a_negative_length(tmp_path):
+    np.save(tmp_path / "scan.npy", FRAMES)
+    content = (tmp_path / "scan.npy").read_bytes().replace(b"(6, 8, 8)", b"(-1, 8,8)")
+    (tmp_path / "scan.npy").write_bytes(content)
+    with pytest.raises(InputError, match="a negative length"):
+        read_scan(tmp_path / "scan.npy", mapping={"positions_file": "none.csv"})

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ptychow.cli.common import Json, Quiet, Report, format_number
+from ptychow.cli.common import Json, Quiet, Report, format_number, output_path
 from ptychow.words import counted
 
 
@@ -118,7 +118,8 @@ def _copy(source: Path, output: Path, report: Report) -> None:
 
     from ptychow.files import atomic_path
 
-    target = output / source.name if output.is_dir() or not output.suffix else output
+    into_folder = output.is_dir() or not output.suffix
+    target = output_path(output / source.name if into_folder else output, source, ".safetensors")
     with atomic_path(target) as temporary:
         copyfile(source, temporary)
     report.wrote("Model", target)

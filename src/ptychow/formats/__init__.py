@@ -55,6 +55,7 @@ def read_scan(
     mapping = {key: str(value) for key, value in (mapping or {}).items()}
     chosen = recognise(path, mapping)
     with about(path):
+        _require_table(mapping, chosen)
         if "positions_file" not in mapping or "positions_file" in chosen.keys:
             scan = chosen.read(path, mapping)
         else:
@@ -62,6 +63,17 @@ def read_scan(
             scan = chosen.read(path, {key: value for key, value in mapping.items() if key not in OF_POSITIONS})
             scan = position_files.with_positions(scan, mapping)
         return with_pixel_size(scan, pixel_size)
+
+
+def _require_table(mapping: Mapping[str, str], chosen: Format) -> None:
+    """Raise InputError for what is said of a table of positions, where none is named and the file's own explain
+    themselves.
+    """
+    own = {"position_unit"} if "positions" in chosen.keys else set()
+    idle = sorted({"position_unit", "position_columns"} & set(mapping) - own)
+    if idle and "positions_file" not in mapping:
+        remedy = f"Leave it out, or name the table: --positions FILE. A {chosen.title} file says this itself"
+        raise InputError("speaks of a table of positions, and none is named", field=", ".join(idle), remedy=remedy)
 
 
 def recognise(path: Path, mapping: Mapping[str, str] | None = None) -> Format:

@@ -147,6 +147,8 @@ def _header(stream: IO[bytes], path: Path, member: str) -> Header:
         shape, fortran, dtype = read(stream)
     except (ValueError, SyntaxError, TokenError) as error:
         raise InputError(f"not a numpy array ({error})", file=path, field=member or None) from error
+    if any(length < 0 for length in shape):
+        raise InputError("not a numpy array (a negative length)", file=path, field=member or None, found=shape)
     if dtype.kind not in "biufc":
         raise InputError(
             "not a plain array of numbers",

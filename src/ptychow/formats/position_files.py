@@ -23,7 +23,7 @@ from ptychow.formats.hdf5_files import attribute_text, hdf5_listing, open_hdf5, 
 from ptychow.formats.numpy_files import is_npy, npz_members, read_array
 from ptychow.formats.text_tables import UNIT, Columns, Table, numbered, read_text_table, units_in
 from ptychow.formats.units import agreed_scale
-from ptychow.scan import PositionUnit, Scan
+from ptychow.scan import PositionUnit, Scan, Subset
 
 KEYS = {
     "positions_file": "file of text, HDF5, npy or npz with the positions (--positions)",
@@ -64,9 +64,12 @@ def read_positions_alone(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64
 def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
     """The scan with the positions of `positions_file`; its own become the nominal ones where the units agree."""
     positions, unit = read_positions(mapping)
-    # What `drop` leaves out is not in the scan any more.
-    left_out = {key: mapping[key] for key in OF_POSITIONS if key in mapping}
-    positions = Pairing.of(len(scan), Path(scan.name), left_out).positions(positions)
+    said = {key: mapping[key] for key in OF_POSITIONS if key in mapping}
+    pairing = Pairing.of(len(scan), Path(scan.name), said)
+    if "drop" in mapping and isinstance(scan.frames, Subset):  # its frames are gone already
+        stored = np.arange(scan.frames.frames.shape[0])
+        pairing = replace(pairing, kept=np.isin(stored, scan.frames.indices))
+    positions = pairing.positions(positions)
     nominal = scan.positions if unit == scan.position_unit else None
     record = {"positions": f"from {Path(mapping['positions_file']).name}"}
     return replace(
@@ -174,6 +177,9 @@ def _unit_of(table: Table, names: list[str], path: Path, told: str | None) -> tu
     found = {table.units.get(name, "") for name in names}
     if len(found) == 2 and "" in found and len(table.units) == 2:
         found.remove("")  # "x y (mm)": the only unit in the header, once by name and once by number
+    if len(found - {""}) == 2:
+        units = ", ".join(table.units[name] for name in names)
+        raise InputError("columns in different units", file=path, field=", ".join(names), found=units)
     scale = agreed_scale(told, found.pop() if len(found) == 1 else "", field="the table's own")
     if scale is None:
         raise InputError(

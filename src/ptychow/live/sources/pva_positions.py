@@ -68,7 +68,7 @@ class PvaPositions:
             try:
                 role, value = self._names[name], update["value"]
                 records += self._waveform(role, value) if np.ndim(value) else self._number(role, update)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 records.append(Corrupt(None, f"{name}: no position ({' '.join(str(error).split())[:100]})"))
         return records
 
@@ -158,5 +158,5 @@ class PvaTable:
                 to_position(int(indices[row]), (y[row], x[row]), self._unit, now())
                 for row in range(len(before) if has_grown else 0, len(indices))
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return [Corrupt(None, f"{self.name}: no columns {', '.join(self._columns)} of numbers ({error})")]
