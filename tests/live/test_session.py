@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scripted import Script, difference, frames_of, in_steps, positions_of, run, start_of, whole
 
+from ptychow.cli.common import Report
+from ptychow.cli.live_results import Results
 from ptychow.engines import open_engine
 from ptychow.errors import InputError, PtychoWError
-from ptychow.formats import write_scan
+from ptychow.formats import read_scan, write_scan
 from ptychow.live import session as session_module
 from ptychow.live.pipeline import LiveSettings
 from ptychow.live.records import Corrupt, End, FrameRecord, PositionRecord, SourceBack, SourceLost, now
@@ -192,6 +194,39 @@ def test_a_damaged_copy_does_not_let_a_whole_frame_in_again(trained, scan):
     counts = counters(found)
     assert (counts["stitched"], counts["corrupt"], counts["duplicate"]) == (80, 1, 1)
     assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
+
+
+def test_starts_that_were_broken_off_do_not_take_the_place_of_the_scan(trained, scan):
+    """As of an areaDetector, which never says that a scan is over."""
+    broken = [
+        step
+        for series in (0, 1)
+        for step in (
+            [start_of(scan, series), *frames_of(scan, range(5), series), *positions_of(scan, range(5), series)],
+            0.5,
+        )
+    ]
+    session, saved = run(trained.model, [*broken, *whole(scan, series=2)])
+    assert counters(saved[-1][1])["stitched"] == 80 and session.astray == 0
+
+
+def test_a_stage_that_goes_on_talking_holds_no_scan_open(trained, scan):
+    talk = [step for number in range(40) for step in (0.1, [PositionRecord(1000 + number, (0.0, 0.0), "m", now())])]
+    began = now()
+    steps = [[start_of(scan)], frames_of(scan), [End(80, "end", 0)]]
+    _, [(_, found)] = run(trained.model, steps, positions=[positions_of(scan, range(79)), *talk])
+    assert now() - began < 3.0 and counters(found)["waiting"] == 1
+
+
+def test_frames_without_any_position_are_kept(trained, scan, tmp_path):
+    steps = [[start_of(scan)], frames_of(scan), [End(80, "end", 0)]]
+    results = Results(Report(quiet=True), tmp_path / "live scan.cxi", True, None)
+    with pytest.raises(PtychoWError, match="no frame with counts and a position"):
+        run(trained.model, steps, rescue=results.rescue, keep_frames=True)
+    path = tmp_path / "live scan_frames.cxi"
+    np.savetxt(tmp_path / "xy.csv", scan.positions, delimiter=",", header="y_m,x_m", comments="")
+    found = read_scan(path, mapping={"frames": "/frames", "positions_file": str(tmp_path / "xy.csv")})
+    np.testing.assert_array_equal(found.frames[:], scan.frames[:])
 
 
 def test_a_position_far_away_is_refused_not_drawn(trained, scan):

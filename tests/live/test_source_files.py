@@ -22,6 +22,7 @@ from ptychow.live.simulated.file import FileWriter
 from ptychow.live.sources import growing, open_sources
 from ptychow.live.sources.growing import GrowingFrames, GrowingPositions
 from ptychow.live.sources.replay import ReplaySource
+from ptychow.scan import NOT_BELIEVED
 
 SCAN = measured()
 
@@ -163,7 +164,8 @@ def test_pixels_that_are_not_square_are_told_live_too(tmp_path):
     with h5py.File(tmp_path / "run_master.h5", "a") as file:
         file[f"{DETECTOR}/y_pixel_size"] = 1e-4
     source = GrowingFrames(tmp_path / "run_master.h5", idle=0.1)
-    assert "not square" in corrupt(gathered([source], finished(source)))[0].reason
+    records = gathered([source], finished(source))
+    assert "not square" in of_kind(records, Start)[0].metadata[NOT_BELIEVED] and len(frames_of(records)) == 60
 
 
 def test_several_thresholds_in_a_file(tmp_path):
@@ -238,12 +240,54 @@ def test_positions_not_measured_yet_are_waited_for(tmp_path):
         file["y"], file["x"] = SCAN.positions[:5].T
         file["y"][3] = np.nan
     source = GrowingPositions(tmp_path / "scan.h5", ("y", "x"), unit="m", idle=30.0)
-    records = gathered([source], lambda records: len(records) == 3)
+    records = gathered([source], lambda records: len(records) == 4)
     with h5py.File(tmp_path / "scan.h5", "r+") as file:
         file["y"][3] = SCAN.positions[3, 0]
-    records += gathered([source], lambda records: len(records) == 2)
-    assert [record.index for record in records] == list(range(5))
+    records += gathered([source], lambda records: len(records) == 1)
+    assert [record.index for record in records] == [0, 1, 2, 4, 3]
     assert_true_to(SCAN, records)
+
+
+def test_a_position_that_never_becomes_a_number_holds_no_other_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(growing, "MOST_POSITIONS", 16)
+    lost = np.array(SCAN.positions)
+    lost[[17, 18]] = np.nan
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["p"] = lost
+    source = GrowingPositions(tmp_path / "scan.h5", ("p",), unit="m", idle=1.0)
+    records = gathered([source], lambda records: len(records) >= 58)
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        file["p"][17] = SCAN.positions[17]
+    records += gathered([source], finished(source))
+    positions = of_kind(records, PositionRecord)
+    assert sorted(record.index for record in positions) == [index for index in range(60) if index != 18]
+    assert_true_to(SCAN, positions)
+    (said,) = corrupt(records)
+    assert "1 position never became numbers (first: of frame 18)" in said.reason
+
+
+def test_a_raster_that_is_being_written_is_not_taken_for_thresholds(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["entry/data/data"] = SCAN.frames[:].reshape(5, 12, *SCAN.frame_shape)
+    source = GrowingFrames(tmp_path / "scan.h5", idle=1.0)
+    records = gathered([source], finished(source))
+    assert not frames_of(records) and "a raster cannot be watched" in str(records)
+    chosen = GrowingFrames(tmp_path / "scan.h5", channel=3, idle=1.0)
+    found = frames_of(gathered([chosen], finished(chosen)))
+    np.testing.assert_array_equal([record.frame for record in found], SCAN.frames[3::12])
+
+
+def test_a_master_that_cannot_be_understood_costs_no_frame(tmp_path):
+    data_file(tmp_path, 1, 0, 60)
+    master_file(tmp_path)
+    with h5py.File(tmp_path / "run_master.h5", "a") as file:
+        file[f"{DETECTOR}/detector_distance"][()] = 2.0
+        file[f"{DETECTOR}/detector_distance"].attrs["units"] = "furlong"
+    source = GrowingFrames(tmp_path / "run_master.h5", idle=2.0)
+    records = gathered([source], finished(source))
+    assert len(frames_of(records)) == 60
+    (start,) = of_kind(records, Start)
+    assert "unknown unit; found furlong" in start.metadata[NOT_BELIEVED]
 
 
 def test_stored_positions_of_a_scan_and_of_a_table(tmp_path):

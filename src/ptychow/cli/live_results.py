@@ -13,8 +13,12 @@ from ptychow.cli.common import Report
 if TYPE_CHECKING:
     from threading import Event
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ptychow.live.pipeline import LiveScan
     from ptychow.reconstruction import Reconstruction
+    from ptychow.scan import Frames
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,28 @@ class Results:
 
     def _write_frames(self, scan: LiveScan, progress: Callable[[int], object]) -> None:
         from ptychow.formats import write_scan
-        from ptychow.live.result import kept_scan
+        from ptychow.live.result import kept_scan, kept_without_positions
 
-        kept, path = kept_scan(scan) if self.keep_frames else None, self._path(scan, "_frames")
+        if not self.keep_frames:
+            return
+        kept, alone, path = kept_scan(scan), kept_without_positions(scan), self._path(scan, "_frames")
         if kept is not None:
             write_scan(path, kept, progress)
+        elif alone is not None:
+            _write_alone(path, *alone, progress)
+            self.report.warn(f"{scan.name}: no frame has a position: read them with --map frames=/frames --positions")
+        if kept is not None or alone is not None:
             self.report.wrote("frames", path)
 
     def _path(self, scan: LiveScan, suffix: str = "") -> Path:
         return self.target.with_stem(scan.name + suffix)
+
+
+def _write_alone(path: Path, frames: Frames, indices: NDArray[np.int64], progress: Callable[[int], object]) -> None:
+    """Write frames (N, H, W) without positions, and their indices (N,), as an HDF5 file that is no scan yet."""
+    from ptychow.formats.cxi import stream_frames
+    from ptychow.formats.new_hdf5 import new_hdf5
+
+    with new_hdf5(path) as (file, disk):
+        stream_frames(file, disk, "frames", frames, progress)
+        file["index"] = indices

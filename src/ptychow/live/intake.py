@@ -24,7 +24,8 @@ class Intake:
     """Takes in the records of one scan from any number of threads.
 
     queue: of the frames. positions: as they came. start: what the detector said beforehand. ended: why nothing more is
-    to be expected, or None. nothing_more: nothing will come, for sure. newest: when the last record came, `now()`.
+    to be expected, or None. nothing_more: nothing will come, for sure. newest: when the last record came,
+    `now()`; a position counts where it is the first one of a frame that may have come.
     """
 
     def __init__(self, folder: Path, *, memory: float, disk: float, every: int) -> None:
@@ -36,7 +37,7 @@ class Intake:
         self.ended: str | None = None
         self.nothing_more = False
         self.newest = now()
-        self._seen, self._lock = Seen(), Lock()
+        self._seen, self._placed, self._lock = Seen(), Seen(), Lock()  # frames, and positions, that came
 
     @property
     def largest_index(self) -> int:
@@ -69,7 +70,8 @@ class Intake:
 
     def receive(self, record: Record) -> None:
         """Take in a record of this scan. Never waits, and never raises for what came over the wire."""
-        self.newest = now()
+        if not isinstance(record, PositionRecord) or self._is_awaited(record):
+            self.newest = now()
         match record:
             case Start():
                 self.start = record
@@ -83,6 +85,13 @@ class Intake:
                 self._receive_corrupt(record)
             case _:
                 self._receive_frame(record)  # type: ignore[arg-type]  # what is left are frames
+
+    def _is_awaited(self, record: PositionRecord) -> bool:
+        """Whether it is the first position of a frame that may have come: a stage can go on talking after a scan."""
+        if not 0 <= record.index <= LARGEST_INDEX:
+            return False
+        with self._lock:
+            return self._placed.add(record.index) and record.index <= self._seen.largest
 
     def spoilt(self, index: int, reason: str) -> None:
         """A frame taken from the queue turned out to be unusable: another copy of it is welcome."""

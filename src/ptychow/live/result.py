@@ -146,6 +146,14 @@ def detectors_scan(scan: LiveScan, path: Path) -> Scan:
     return replace(stored, geometry=scan.described.geometry)
 
 
+def kept_without_positions(scan: LiveScan) -> tuple[KeptFrames, NDArray[np.int64]] | None:
+    """The frames that were kept, and their indices, where none of them met its position; else None."""
+    indices = scan.kept_slots.where(lambda slots: slots >= 0)
+    if scan.kept is None or not indices.size or kept_scan(scan) is not None:
+        return None
+    return KeptFrames(scan.kept, scan.kept_slots[indices]), indices
+
+
 def kept_scan(scan: LiveScan) -> Scan | None:
     """The frames that were kept and met their positions, in index order; None where there are none."""
     placed = scan.placed()

@@ -79,6 +79,7 @@ class Session:
         self._state: State = "waiting"
         self._open: dict[int, OpenScan] = {}
         self._newest_series = -1
+        self._broken_off: set[int] = set()  # series that another one ended
         self._closed_at: float | None = None
         self._early: deque[Record] = deque(maxlen=MOST_EARLY)  # positions that came before their scan
         self._stored: list[Record] = []
@@ -204,7 +205,8 @@ class Session:
         """Whether another scan is wanted: not where those asked for have all come, one that was broken off aside."""
         complete = [running.scan.intake for running in self._open.values()]
         ended = sum(intake.ended is not None or intake.is_complete() for intake in complete)
-        return not self.scans or self.finished + ended < self.scans
+        broken = len(self._broken_off - set(self._open))
+        return not self.scans or self.finished - broken + ended < self.scans
 
     def _has_just_closed(self) -> bool:
         """Whether a scan was over so lately that positions may still be its own."""
@@ -212,7 +214,9 @@ class Session:
 
     def _begin(self, series: int) -> None:
         """A new scan; what came of the one before is all there will be."""
-        for before in self._open.values():
+        for number, before in self._open.items():
+            if before.scan.intake.ended is None and not before.scan.intake.is_complete():
+                self._broken_off.add(number)
             before.scan.intake.ended = before.scan.intake.ended or "the detector was started again"
         folder = TemporaryDirectory(prefix="ptychow-live-", ignore_cleanup_errors=True)
         name = self.name if self.begun == 0 else f"{self.name}_{self.begun + 1}"

@@ -195,7 +195,7 @@ def _open_frames(address: _Address, along: dict[str, Any], idle: float) -> Sourc
         source = GrowingFrames(
             Path(address.rest),
             dataset=address.take("dataset", str, "entry/data/data"),
-            channel=address.take("channel", int, 0),
+            channel=address.take("channel", int, None),
             expected=address.take("frames", _positive, None),
             idle=address.take("idle", _finite, idle),
         )

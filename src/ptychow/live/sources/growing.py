@@ -5,6 +5,7 @@ Files are opened for each look and closed again, so that one that is replaced, c
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import deque
@@ -34,6 +35,8 @@ from ptychow.live.records import (
 )
 from ptychow.live.sources.base import LOOK_AFTER, LOOK_AGAIN, LocalSource
 from ptychow.live.sources.positions import require_unit, to_position
+from ptychow.scan import NOT_BELIEVED
+from ptychow.words import counted
 
 MOST_AT_ONCE, MOST_BYTES, MOST_POSITIONS = 32, 1 << 26, 4096
 LOOK_SECONDS, SETTLE_SECONDS = 0.05, 2.0
@@ -92,7 +95,8 @@ class GrowingFrames(GrowingSource):
     """Frames of an HDF5 file, or of a Dectris detector's files, while they are written.
 
     path: the file; of a Dectris detector NAME_master.h5, which may come last. dataset: where the frames are.
-    channel: of those of a detector with several thresholds, from 0. expected: how many frames, where known.
+    channel: of those of a detector with several thresholds, from 0; None: the first of a Dectris detector, and no other
+    file may have several. expected: how many frames, where known.
     """
 
     def __init__(
@@ -100,14 +104,16 @@ class GrowingFrames(GrowingSource):
         path: Path,
         *,
         dataset: str = "entry/data/data",
-        channel: int = 0,
+        channel: int | None = None,
         expected: int | None = None,
         idle: float = 60.0,
     ) -> None:
         super().__init__(str(path), idle)
-        self._path, self._dataset, self._channel, self._expected = path, dataset, channel, expected
+        self._path, self._dataset, self._channel, self._expected = path, dataset, channel or 0, expected
         self._is_dectris = path.name.endswith("_master.h5")
+        self._is_chosen = channel is not None or self._is_dectris
         self._master_read = not self._is_dectris
+        self._master_wrong_since = math.inf
         self._read: dict[Path, int] = {}  # frames read of each file
         self._lengths: dict[Path, tuple[int, int]] = {}  # of each file: frames that it holds, and held a while ago
         self._complete: set[Path] = set()
@@ -152,6 +158,12 @@ class GrowingFrames(GrowingSource):
             if dataset.ndim not in (3, 4) or self._channel >= channels:
                 found = f"shape {dataset.shape}"
                 raise InputError("not a stack of images", file=path, field=self._dataset, found=found)
+            if channels > 1 and not self._is_chosen:
+                found, remedy = f"shape {dataset.shape}", "Of several thresholds choose one: ?channel=0"
+                expected = "(frames, rows, columns); a raster cannot be watched"
+                raise InputError(
+                    "not one stack", file=path, field=self._dataset, found=found, expected=expected, remedy=remedy
+                )
             shape = dataset.shape[-2:]
             try:
                 room = max(MOST_BYTES // frame_bytes(shape, dataset.dtype), 1)
@@ -195,11 +207,20 @@ class GrowingFrames(GrowingSource):
         return sum(self._read.get(part, 0) for part in before)
 
     def _look_at_master(self) -> list[Record]:
-        """What a Dectris master file says of all frames."""
+        """What a Dectris master file says of all frames; nothing where it goes on saying what cannot be understood.
+
+        Raises InputError where it cannot be read yet.
+        """
         path = self._path
         with _open_growing(path) as file:
-            facts = read_detector_facts(file, path, self._channel)
-            counts = [read_hdf5_number(file, name, path) for name in COUNTS]
+            try:
+                facts = read_detector_facts(file, path, self._channel)
+                counts = [read_hdf5_number(file, name, path) for name in COUNTS]
+            except InputError as error:  # perhaps it is still being written
+                self._master_wrong_since = min(self._master_wrong_since, now())
+                if now() - self._master_wrong_since < SETTLE_SECONDS:
+                    raise
+                return [Start(self._expected, metadata={NOT_BELIEVED: f"{error}; nor is its mask"})]
         if None not in counts and self._expected is None:
             self._expected = int(np.prod([count or 0 for count in counts]))
         return [Start(self._expected, None, facts.mask, facts.saturation, facts.geometry, facts.metadata)]
@@ -208,13 +229,14 @@ class GrowingFrames(GrowingSource):
 class GrowingPositions(GrowingSource):
     """Positions of two datasets (N,) of an HDF5 file, down and right, or of one (N, 2), while they are written.
 
-    unit: m, mm, um, nm or px. What is not a number yet is waited for.
+    unit: m, mm, um, nm or px. What is not a number yet is waited for, and holds nothing else up.
     """
 
     def __init__(self, path: Path, datasets: tuple[str, ...], *, unit: str, idle: float = 60.0) -> None:
         super().__init__(str(path), idle)
         self._path, self._datasets, self._unit = path, datasets, require_unit(unit)
-        self._told = 0
+        self._told = np.zeros(0, bool)  # by row
+        self._next = 0  # row to look at
         self._extent = _Extent()
 
     def _look(self) -> list[Record]:
@@ -229,25 +251,35 @@ class GrowingPositions(GrowingSource):
         self._problem = ""
         length = min(len(column) for column in columns)
         rows = np.column_stack([column[:length] for column in columns]).astype(np.float64)
-        known = np.isfinite(rows).all(axis=1)
-        rows = rows[: length if known.all() else int(known.argmin())]
+        first, last = self._next, self._next + length
+        self._told = np.pad(self._told, (0, max(last - len(self._told), 0)))
+        new = first + np.flatnonzero(np.isfinite(rows).all(axis=1) & ~self._told[first:last])
+        self._told[new] = True
+        # On to the end, and again from the first row that was no number.
+        untold = np.flatnonzero(~self._told)
+        self._next = last if length == MOST_POSITIONS else int(untold[0]) if len(untold) else len(self._told)
         received_at = now()
-        records: list[Record] = [
-            to_position(self._told + k, (y, x), self._unit, received_at) for k, (y, x) in enumerate(rows.tolist())
-        ]
-        self._told += len(rows)
-        return records
+        return [to_position(row, tuple(rows[row - first]), self._unit, received_at) for row in new.tolist()]
+
+    def _give_up(self) -> list[Record]:
+        told = np.flatnonzero(self._told)
+        missing = np.flatnonzero(~self._told[: told.max(initial=-1) + 1]).tolist()
+        records = super()._give_up()
+        if not missing:
+            return records
+        said = f"{counted(len(missing), 'position')} never became numbers (first: of frame {missing[0]})"
+        return [Corrupt(None, f"{self.name}: {said}"), *records]
 
     def _new(self, file: h5py.File, name: str) -> NDArray[np.float64]:
-        """What a dataset has beyond what was told."""
+        """What a dataset has from the row on that is to be looked at."""
         dataset = hdf5_dataset(file, name, self._path)
         expected = (2,) if len(self._datasets) == 1 else ()
         if dataset.shape[1:] != expected or dataset.dtype.kind not in "iuf":
             found = f"{dataset.dtype} {dataset.shape}"
             raise InputError("not positions", file=self._path, field=name, found=found)
-        last = min(self._told + MOST_POSITIONS, dataset.shape[0])
-        values = read_part(dataset, [(self._told, max(self._told, last))], self._path, name)
-        return values[: _written(values, dataset.fillvalue, self._extent.settled(name, dataset) - self._told)]
+        last = min(self._next + MOST_POSITIONS, dataset.shape[0])
+        values = read_part(dataset, [(self._next, max(self._next, last))], self._path, name)
+        return values[: _written(values, dataset.fillvalue, self._extent.settled(name, dataset) - self._next)]
 
 
 class _Extent:
