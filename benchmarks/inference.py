@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -250,7 +251,8 @@ def costs(name: str, file: str, options: argparse.Namespace) -> dict[str, Any]:
         except PtychoWError as error:
             value = str(error)
         rows.append({"engine": engine, "precision": precision, "phase_unexplained_variance": value})
-    return {"name": name, "scan": scan.name, "frames": len(chosen), "unseen": known is not None, "rows": rows}
+    facts = {"name": name, "scan": scan.name, "frames": len(chosen), "unseen": known is not None}
+    return facts | {"own_error": accuracy.own_error(model), "rows": rows}
 
 
 def write_report() -> None:
@@ -377,13 +379,23 @@ def matrix(cells: list[dict[str, Any]], where: dict[str, Any]) -> list[str]:
     return lines
 
 
+def refused(words: str, found: dict[str, Any], here: float) -> str:
+    """A refusal's cost, which is told as a part of the error that the Model's file says, in that of this scan."""
+    cost = re.search(r"would add ([\d.]+)%", words)
+    if cost is None:
+        return words
+    added = float(cost[1]) / 100 * found.get("own_error", accuracy.ASSUMED_ERROR)
+    return f"refused: would add {added:.3f}, {added / here:.0%} of the error here"
+
+
 def accuracy_table(costs_found: list[dict[str, Any]]) -> list[str]:
     lines = ["| weights | scan | frames | engine | precision | unexplained phase variance |", "|---" * 6 + "|"]
     for found in costs_found:
+        here = next(row["phase_unexplained_variance"] for row in found["rows"] if row["precision"] == "fp32")
         frames = f"{found['frames']} {'unseen' if found['unseen'] else 'of a scan not trained on'}"
         for row in found["rows"]:
             value = row["phase_unexplained_variance"]
-            text = value if isinstance(value, str) else f"{value:.5f}"
+            text = refused(value, found, here) if isinstance(value, str) else f"{value:.5f}"
             lines.append(
                 f"| {found['name']} | {found['scan']} | {frames} | {row['engine']} | {row['precision']} | {text} |"
             )

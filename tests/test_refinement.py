@@ -42,6 +42,7 @@ def test_refines_on_the_same_pixels_and_keeps_what_the_network_gave(scan, traine
     assert refined.warnings == found.warnings
     record = refined.summary["refinement"]
     assert record["epochs"] == len(record["errors"]) == 4
+    assert 0 < record["object_residual"] < refined.summary["object_residual"] == found.summary["object_residual"]
     assert record["notes"][-1].startswith("started from the object given")
     assert refined.image.source.startswith("LSQML") and found.image.source in refined.image.source
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from ptychow.model import Model
-from ptychow.patches import PatchExtractor
+from ptychow.patches import PatchExtractor, few_patches
 from ptychow.prepared import prepare_scan
 from ptychow.reconstruction import Reconstruction
-from ptychow.scan import ObjectImage, Scan
+from ptychow.residual import frame_residuals
+from ptychow.scan import ObjectImage, Scan, spread
 from ptychow.solver import refine
 from ptychow.solver.engine import OnEpoch
+
+TRIED = 64  # frames that the refined object is tried on
 
 
 def refine_reconstruction(
@@ -30,7 +33,9 @@ def refine_reconstruction(
 
     epochs, seconds: see `solver.iterate`; until a plateau by default. Where the network is of no help the iteration
     starts without it (`solver.refine`), and a warning says so.
-    The result has the refined object and probe, on the same pixels, and the network's object beside them.
+    The result has the refined object and probe, on the same pixels, and the network's object beside them. Its light,
+    residuals and summary are the network's, but for `refinement` in the summary, with the `object_residual` of the
+    refined object.
     """
     counts = as_counts(scan, model)
     refined = refine(
@@ -65,9 +70,19 @@ def refine_reconstruction(
                 "errors": refined.errors,
                 "seconds": refined.seconds,
                 "notes": refined.notes,
+                "object_residual": _residual(refined.scan, counts),
             },
         },
     )
+
+
+def _residual(refined: Scan, counts: Scan) -> float:
+    """What the refined object and probe leave unexplained of `TRIED` frames, the median (`frame_residuals`)."""
+    assert refined.object is not None and refined.probe is not None
+    rows = spread(len(counts), TRIED)
+    patches = few_patches(refined.object, refined.positions_px[rows], counts.frame_shape[0])
+    measured = np.sqrt(counts.frames[rows]).astype(np.float32)
+    return float(np.median(frame_residuals(measured, patches, refined.probe, counts.mask)))
 
 
 def as_counts(scan: Scan, model: Model) -> Scan:

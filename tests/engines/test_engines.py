@@ -8,10 +8,11 @@ from test_fold import as_trained
 
 from ptychow import engines
 from ptychow.engines import ENGINES, open_engine
-from ptychow.engines.accuracy import phase_cost, require_accuracy, simulated_inputs
+from ptychow.engines.accuracy import ASSUMED_ERROR, own_error, phase_cost, require_accuracy, simulated_inputs
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.errors import InputError, MissingExtraError, PtychoWError
 from ptychow.model import Model
+from ptychow.shipped import SHIPPED
 
 # Largest difference of a patch pixel whose amplitude is at most 1, of untrained networks with unruly norms.
 TOLERANCE = {"fp32": 2e-5, "bf16": 0.05, "int8": 0.2}
@@ -98,6 +99,12 @@ def test_what_is_not_installed_names_the_pip_line(trained, monkeypatch):
     monkeypatch.setattr(engines, "compiler", lambda: None)
     with pytest.raises(PtychoWError, match="torch-compiled needs a C\\+\\+ compiler"):
         open_engine(trained.model, "torch-compiled")
+
+
+def test_models_that_ship_say_their_own_error():
+    errors = {name: own_error(Model.load(name)) for name in SHIPPED if name.endswith("-26id-64")}
+    assert len(errors) == 3 and ASSUMED_ERROR not in errors.values()
+    assert all(0.005 < error < 0.2 for error in errors.values())
 
 
 def test_int8_that_costs_too_much_is_refused_with_the_number(trained, monkeypatch):

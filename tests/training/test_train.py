@@ -1,5 +1,6 @@
 """`train`: labelled scans to a Model, in both recipes."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from conftest import TINY, small_scan
 from ptychow.detector_fit import fit_preparation
+from ptychow.devices import choose_device
 from ptychow.errors import InputError, MismatchError, PtychoWError
 from ptychow.orientation import Orientation
 from ptychow.scan import Geometry, ObjectImage
@@ -98,6 +100,33 @@ def test_an_interrupted_training_continues_to_the_same_model(scan, tmp_path):
     other = replace(scan, probe=scan.probe * np.linspace(1, 1.1, 32, dtype=np.float32))
     with pytest.raises(InputError, match="probes: belongs to another training"):
         train(other, "w3", settings, checkpoint=checkpoint, resume=True, **QUICK)
+
+
+def test_a_training_from_another_model_is_not_gone_on_with(scan, trained, tmp_path):
+    """As it would give the first one's weights, and record the other."""
+
+    def stop(history):
+        if history.epochs == 1:
+            raise KeyboardInterrupt
+
+    others = deepcopy(trained.model)
+    with torch.no_grad():
+        next(others.network.parameters()).add_(0.01)
+    common = {"checkpoint": tmp_path / "state.safetensors", "device": "cpu"}
+    with pytest.raises(PtychoWError, match="--resume goes on"):
+        train(scan, "w3", recipe(epochs=2), start=trained.model, on_epoch=stop, **common)
+    with pytest.raises(InputError, match="start: belongs to another training"):
+        train(scan, "w3", recipe(epochs=2), start=others, resume=True, **common)
+
+
+def test_the_device_of_one_training_is_not_that_of_the_next(scan, monkeypatch):
+    """accelerate's state is one a process: whoever asked it once got the same device ever after."""
+    from accelerate.state import PartialState
+
+    monkeypatch.setattr(PartialState, "default_device", property(lambda _: torch.device("meta")))
+    for device in ("cpu", "auto", "cpu"):
+        net = train(scan, "w3", recipe(epochs=1), settings=TINY, device=device).model.network
+        assert next(net.parameters()).device.type == choose_device(device)
 
 
 def test_an_amplitude_above_one_is_within_reach_of_the_default_head_only(scan):

@@ -19,6 +19,7 @@ LIMIT = 0.05
 ASSUMED_ERROR = 0.02
 ASSUMED_COUNTS = 1e5  # of Models that do not know their light either
 FRAMES = 64
+NOMINAL = "defocus x 1"  # among the metrics of the Models that ship (benchmarks/weights.py)
 METRIC = "weighted_phase_unexplained_variance"
 
 
@@ -41,14 +42,22 @@ def phase_cost(model: Model, patches: NDArray[np.complex64], reference: NDArray[
     """The part that an engine adds to the Model's phase error (unexplained variance, probe-weighted, 0.05 = 5 %).
 
     patches: (b, n, n) from the engine; reference: the same from the network as it was trained, in fp32. What they
-    differ by is taken to be independent of the network's own error, so that variances add. That error is what the
-    Model's file says of its held-out frames, else `ASSUMED_ERROR`.
+    differ by is taken to be independent of the network's own error, so that variances add. That error is
+    `own_error`.
     """
     light = np.ones(reference.shape[1:]) if model.probe is None else intensity(model.probe)
     if not np.isfinite(patches).all():
         return float("inf")
-    own = model.card.metrics.get("patches", {}).get(METRIC) or ASSUMED_ERROR
-    return patch_metrics(patches, reference, light)[METRIC] / own
+    return patch_metrics(patches, reference, light)[METRIC] / own_error(model)
+
+
+def own_error(model: Model) -> float:
+    """The Model's own phase error, in the same measure: of its held-out frames, or, of a Model of a family of
+    instruments, on the nominal one; `ASSUMED_ERROR` where its file says neither.
+    """
+    metrics = model.card.metrics
+    found = [part.get("patches", {}).get(METRIC) for part in (metrics, metrics.get(NOMINAL, {}))]
+    return next((error for error in found if error), ASSUMED_ERROR)
 
 
 def require_accuracy(what: str, cost: float) -> None:

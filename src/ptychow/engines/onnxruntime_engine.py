@@ -45,7 +45,9 @@ class OnnxRuntimeEngine(Engine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(graph, options, providers=[PROVIDERS[self.device.split(":")[0]]])
+        kind, _, number = self.device.partition(":")
+        provider = (PROVIDERS[kind], {"device_id": number}) if number and kind != "cpu" else PROVIDERS[kind]
+        self.session = onnxruntime.InferenceSession(graph, options, providers=[provider])
         self.size = model.patch_size
         self.chunk = chunk_frames(self.size, batch) if self.device == "cpu" else batch
 

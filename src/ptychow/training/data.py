@@ -16,6 +16,7 @@ from ptychow.errors import InputError, about
 from ptychow.patches import PatchExtractor, resample_object
 from ptychow.prepared import require_label_pixel
 from ptychow.scan import Scan, frames_at_a_time
+from ptychow.training.processes import processes
 from ptychow.training.split import Indices
 
 # In a scan's metadata: the gauge of the Model whose predictions its label patches are.
@@ -93,7 +94,8 @@ class PairSet:
         if not self._parts:
             return
         size = self._parts[0][0].weight.shape
-        if len(self) * math.prod(size) * (4 + 8) > (free_memory() / 2 if memory_limit is None else memory_limit):
+        limit = free_memory() / 2 / processes() if memory_limit is None else memory_limit
+        if len(self) * math.prod(size) * (4 + 8) > limit:
             return
         self._cache = torch.empty(len(self), 1, *size), torch.empty(len(self), *size, dtype=torch.complex64)
         chunk_size = min(frames_at_a_time(part.scan.frame_shape) for part, _ in self._parts)

@@ -28,7 +28,7 @@ from ptychow.training.data import PairSet
 from ptychow.training.losses import LOSSES
 from ptychow.training.muon import Muon, parameter_groups
 from ptychow.training.physics import PhysicsLoss
-from ptychow.training.processes import require_equal_shares
+from ptychow.training.processes import is_first, processes, require_equal_shares
 from ptychow.training.recipes import Recipe
 from ptychow.training.virtual import DrawnPairs
 
@@ -101,9 +101,9 @@ def fit(
         raise InputError("unknown", field="precision", found=precision, expected="fp32 or bf16")
     if len(train) == 0 and (recipe.measured_per_batch or not (virtual or physics)):
         raise InputError("no frames to train on", field="split", remedy="Take smaller validation and holdout fractions")
-    place = None if device == "auto" else torch.device(choose_device(device))
-    accelerator = Accelerator(cpu=device == "cpu")
-    place = place or accelerator.device
+    # accelerate's devices are one a process, for good: it is asked only where there are several processes.
+    accelerator = Accelerator(cpu=device == "cpu") if processes() > 1 else None
+    place = accelerator.device if accelerator and device == "auto" else torch.device(choose_device(device))
     require_equal_shares(recipe.batch_size, "batch_size")
     require_equal_shares(recipe.measured_per_batch, "batch_size less its virtual part")
     network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,13 +113,11 @@ def fit(
     history, best = History(), None
     if resume and checkpoint is not None and checkpoint.exists():
         history, best = _resume(checkpoint, network, optimizer, identity)
-    wrapped = accelerator.prepare(network) if accelerator.num_processes > 1 else network
+    wrapped = accelerator.prepare(network) if accelerator else network
     loss_weight = torch.as_tensor(weight, device=place)
     zero = torch.zeros(()) if zero_input is None else torch.as_tensor(zero_input)
-    loop = _Loop(
-        wrapped, recipe, optimizer, accelerator, loss_weight, zero.to(place), place, precision == "bf16", physics
-    )
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    loop = _Loop(wrapped, recipe, optimizer, loss_weight, zero.to(place), place, precision == "bf16", physics)
+    share = slice(accelerator.process_index, None, accelerator.num_processes) if accelerator else slice(0, None, 1)
     step = history.epochs * steps_per_epoch(len(train), recipe)
     try:
         for epoch in range(history.epochs, recipe.epochs):
@@ -131,7 +129,8 @@ def fit(
                 step += 1
                 if on_step is not None:
                     on_step(epoch, step, float(losses[-1]))
-            mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
+            mean = torch.stack(losses).mean()
+            mean_loss = float(accelerator.reduce(mean, "mean") if accelerator else mean)
             if not math.isfinite(mean_loss):
                 raise PtychoWError(f"training diverged in epoch {epoch + 1} (loss {mean_loss}); lower --learning-rate")
             history.train_loss.append(mean_loss)
@@ -141,7 +140,7 @@ def fit(
                 if recipe.keep == "best" and history.validation_loss[-1] <= min(history.validation_loss):
                     history.best_epoch, best = epoch, clone_state(network)
             history.seconds.append(perf_counter() - started)
-            if checkpoint is not None and accelerator.is_main_process:
+            if checkpoint is not None and is_first():
                 groups = {"network": network.state_dict()} | ({"best": best} if best is not None else {})
                 save_checkpoint(checkpoint, groups, optimizer.state_dict(), [asdict(history), identity])
             if on_epoch is not None:
@@ -164,7 +163,6 @@ class _Loop:
     network: nn.Module
     recipe: Recipe
     optimizer: torch.optim.Optimizer
-    accelerator: Accelerator
     weight: Tensor
     zero: Tensor
     device: torch.device
@@ -177,7 +175,7 @@ class _Loop:
             group["lr"] = rate
         loss = self.training_loss(batch, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        loss.backward()
         if self.recipe.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
         self.optimizer.step()

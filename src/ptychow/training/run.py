@@ -120,7 +120,7 @@ def train(
         precision=precision,
         checkpoint=checkpoint,
         resume=resume,
-        identity=_identity(network, net, recipe, data, seed, precision),
+        identity=_identity(network, net, recipe, data, seed, precision) | _start_identity(start),
         on_step=on_step,
         on_epoch=on_epoch,
     )
@@ -185,6 +185,14 @@ def _identity(
         "frames": [len(data.train), len(data.validation)],
         "split": _digest(frames),
     }
+
+
+def _start_identity(start: Model | None) -> dict[str, Any]:
+    """The weights that a training goes on from, where it does."""
+    if start is None:
+        return {}
+    weights = start.network.state_dict().values()
+    return {"start": _digest(b"".join(tensor.cpu().float().numpy().tobytes() for tensor in weights))}
 
 
 def _digest(content: bytes) -> str:
