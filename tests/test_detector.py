@@ -190,6 +190,15 @@ def test_saturated_pixels_are_counted():
     assert Preparation().count_saturated(frames).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("bin", [1, 2])
+def test_simulated_counts_saturate_as_measured_ones_do(bin):
+    frames = np.full((1, 16, 16), 9.0, np.float32)
+    frames[0, 8:10, 8:10] = 500
+    preparation = Preparation(saturation=100, bin=bin, transform="raw")
+    simulated = Preparation(bin=bin, transform="raw").apply(frames)[:, 0]
+    np.testing.assert_array_equal(preparation.finish(simulated, (16, 16)), preparation.apply(frames))
+
+
 def test_a_frame_that_the_detector_dropped_holds_no_counts():
     frames = np.full((2, 16, 16), 65535, np.uint16)
     frames[1] = 7
@@ -202,6 +211,14 @@ def test_dark_frames_do_not_lower_the_scale():
     frames[1::2] = 0
     assert Preparation(transform="sqrt").measure_scale(frames) == pytest.approx(3)
     assert Preparation().mean_counts(frames) == pytest.approx(9 * 256)
+
+
+def test_mean_counts_are_those_that_the_network_is_shown():
+    frames = np.full((1, 16, 16), 2, np.uint16)
+    frames[0, 8, 8] = 30
+    preparation = Preparation(threshold=3, scale="fixed", scale_value=5)
+    assert preparation.mean_counts(frames) == pytest.approx(30)
+    assert np.square(preparation.root_counts(preparation.apply(frames))).sum() == pytest.approx(30)
 
 
 @pytest.mark.parametrize(

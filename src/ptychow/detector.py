@@ -153,8 +153,12 @@ class Preparation(BaseModel):
         return mean
 
     def mean_counts(self, frames: NDArray[Any]) -> float:
-        """Mean counts of a prepared frame, bad pixels filled, over those frames of (n, H, W) that hold any; or 0."""
-        sums = self.as_counts().apply(frames).sum(axis=(1, 2, 3), dtype=np.float64)
+        """Mean counts that a network is shown of a frame, over those frames of (n, H, W) that hold any; or 0.
+
+        As prepared: bad pixels are filled, and counts below the threshold are none.
+        """
+        shown = self.as_counts().replace(threshold=self.threshold)
+        sums = shown.apply(frames).sum(axis=(1, 2, 3), dtype=np.float64)
         return float(sums[sums > 0].mean()) if (sums > 0).any() else 0.0
 
     def apply(self, frames: NDArray[Any]) -> NDArray[np.float32]:
@@ -188,8 +192,11 @@ class Preparation(BaseModel):
     def finish(self, counts: NDArray[np.float32], frame_shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Network input (n, 1, h, w) of counts (n, h, w) that lie on the prepared detector already, as simulated do.
 
-        frame_shape: (H, W) of the stored frames, whose bad pixels are filled here too. Changes `counts`.
+        frame_shape: (H, W) of the stored frames, whose bad pixels are filled here too. Saturation is the prepared
+        pixel's: a binned one is full where all of its pixels are. Changes `counts`.
         """
+        if self.saturation is not None:
+            np.minimum(counts, np.float32(self.saturation * self.bin**2), out=counts)
         filling = self._plan(frame_shape).filling
         if filling is not None and self.resample is None:
             filling.fill(counts)

@@ -104,10 +104,10 @@ def crop_probe(probe: NDArray[np.complex64], size: int) -> NDArray[np.complex64]
 
     The pixels become coarser and the field of view stays; |probe|^2 sums to the counts on the cropped detector.
     """
-    far_field = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(probe, axes=(1, 2)), norm="ortho"), axes=(1, 2))
+    from ptychow.optics.propagation import far_field, from_far_field
+
     rows, columns = (crop_window(length, length // 2, size) for length in probe.shape[1:])
-    cropped = np.fft.ifftshift(far_field[:, rows, columns], axes=(1, 2))
-    return np.fft.fftshift(np.fft.ifft2(cropped, norm="ortho"), axes=(1, 2)).astype(np.complex64)
+    return from_far_field(far_field(probe)[:, rows, columns]).astype(np.complex64)
 
 
 def window_probe(

@@ -58,8 +58,9 @@ class ModelCard(BaseModel):
     frame_shape: (H, W) of the raw frames. geometry: of the prepared frames.
     gauge: "constant-free" patches are right up to one constant phase each; "absolute" ones are not corrected.
     amplitude_scale: predicted amplitudes are multiplied by it (labels were divided by it).
-    counts_per_frame: mean counts of the prepared frames trained on, None where unknown. count_limits: factors of it
-    between which the Model's phase error stays below twice its own, from its own dose study; None where none was made.
+    counts_per_frame: `Preparation.mean_counts` of the frames trained on, None where unknown.
+    count_limits: factors of it between which the Model's phase error stays below twice its own, from its own dose
+    study; None where none was made.
     residual, disagreement: how well its patches explain frames it knows, and agree with each other (`trust`), which
     calibrates its light; None where not measured.
     """

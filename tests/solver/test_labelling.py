@@ -248,6 +248,8 @@ def test_illumination_adds_up_to_all_counts(scan):
         (lambda s: {"positions": s.positions * 1e6}, {}, "does not fit into memory.*GiB needed"),
         (lambda s: {}, {"epochs": 0}, "epochs"),
         (lambda s: {}, {"probe_modes": 40}, "probe_modes"),
+        (lambda s: {}, {"batch_size": 0}, "batch_size: too few; found 0"),
+        (lambda s: {}, {"batch_size": 8, "method": "dm"}, "batch_size: .*takes all frames at once; found 8"),
         (lambda s: {}, {"device": "abacus"}, "device.*abacus"),
         (lambda s: {}, {"device": "cuda:1"}, "CUDA_VISIBLE_DEVICES"),
     ],

@@ -167,6 +167,12 @@ def test_a_diverging_training_is_a_failure_not_a_model(run):
         run(RECIPE.model_copy(update={"learning_rate": 1e30, "gradient_clip": None, "schedule": "constant"}))
 
 
+def test_a_validation_loss_that_is_no_number_is_a_failure_too(run, monkeypatch):
+    monkeypatch.setattr("ptychow.training.fit._Loop.evaluate", lambda *_: float("nan"))
+    with pytest.raises(PtychoWError, match=r"diverged in epoch 1 \(validation loss nan\)"):
+        run()
+
+
 @pytest.mark.parametrize("device", ["nonsense", "cpu:nonsense", ""])
 def test_an_unknown_device_is_refused(device, run):
     with pytest.raises(InputError, match="device: not available here"):

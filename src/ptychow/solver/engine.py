@@ -108,7 +108,7 @@ def iterate(
     if seconds is not None and not seconds >= 0:
         raise InputError("no time", field="seconds", found=seconds, expected="0 (one epoch) or more")
     chosen = method_named(method)
-    noise = choose_noise(chosen, noise)
+    noise, batch_size = choose_noise(chosen, noise), choose_batch(chosen, batch_size)
     positions_px = np.asarray(positions_px, np.float64)
     _require_fit(data, positions_px, start, probe)
     task = _Task(data, positions_px, start, probe, chosen, noise, batch_size, position_step, free_probe, device, seed)
@@ -122,6 +122,21 @@ def choose_noise(method: Method, noise: str | None) -> str:
         expected = " or ".join(method.noise_models)
         raise InputError(f"{method.title} knows no such model", field="noise", found=chosen, expected=expected)
     return chosen
+
+
+def choose_batch(method: Method, batch_size: int | None) -> int | None:
+    """Frames a step: as many as said, or the method's own; None for a method that takes all frames at once.
+
+    Raises InputError for a number below 1, and for any where the method has no batches.
+    """
+    if batch_size is None:
+        return method.batch_size
+    if method.batch_size is None:
+        found, remedy = batch_size, "Leave the batch size out, or take another method"
+        raise InputError(f"{method.title} takes all frames at once", field="batch_size", found=found, remedy=remedy)
+    if batch_size < 1:
+        raise InputError("too few", field="batch_size", found=batch_size, expected="1 or more")
+    return batch_size
 
 
 def require_pty_chi() -> None:
@@ -254,8 +269,8 @@ class _Task:
         """Method and settings, in words."""
         modes = len(self.probe)
         said = [f"{self.method.title} (Pty-Chi {version('ptychi')})", counted(len(errors), "epoch")]
-        if self.method.batch_size is not None:
-            said.append(f"batch {self.batch_size or self.method.batch_size}")
+        if self.batch_size is not None:
+            said.append(f"batch {self.batch_size}")
         if self.noise != self.method.noise_models[0]:
             said.append(f"{self.noise} noise")
         return ", ".join([*said, "1 probe mode" if modes == 1 else f"{modes} probe modes", f"seed {self.seed}"])
@@ -268,8 +283,8 @@ class _Task:
         options.data_options.fft_shift = False
         reconstructor = options.reconstructor_options
         reconstructor.default_device = Devices.CPU if self.device == "cpu" else Devices.GPU
-        if self.method.batch_size is not None:
-            reconstructor.batch_size = min(self.batch_size or self.method.batch_size, len(self.data))
+        if self.batch_size is not None:
+            reconstructor.batch_size = min(self.batch_size, len(self.data))
         if len(self.method.noise_models) > 1:
             reconstructor.noise_model = self.noise
         options.probe_options.optimizable &= self.free_probe

@@ -9,7 +9,7 @@ import numpy as np
 from ptychow.devices import choose_device, free_memory
 from ptychow.errors import InputError
 from ptychow.scan import ObjectImage, Scan
-from ptychow.solver.engine import Estimate, OnEpoch, iterate
+from ptychow.solver.engine import Estimate, OnEpoch, choose_batch, iterate
 from ptychow.solver.measurement import Measurement, flat_object, measure, object_frame
 from ptychow.solver.methods import CHUNK, Method, method_named
 from ptychow.starting_probe import MOST_MODES, power_factor, starting_probe
@@ -49,7 +49,8 @@ def label(
 ) -> Labelled:
     """Reconstruct object and probe of a scan iteratively, from an object that is 1 everywhere.
 
-    method: of `METHODS`. epochs: until a plateau of the error by default. batch_size, noise: the method's by default.
+    method: of `METHODS`. epochs: until a plateau of the error by default.
+    batch_size, noise: the method's by default; a projection method has no batches.
     probe_modes: mutually incoherent modes; by default as many as the scan's probe has (1 without a probe).
     device: "auto", "cpu", "cuda" or "xpu". seed: order of the frames in the batches.
     on_epoch: called with the `Progress` after every epoch; True ends the iteration.
@@ -61,8 +62,8 @@ def label(
     PtychoWError where the reconstruction diverges.
     """
     chosen = method_named(method)
-    batch_size = batch_size or chosen.batch_size
-    for name, number in (("epochs", epochs), ("batch_size", batch_size), ("probe_modes", probe_modes)):
+    batch_size = choose_batch(chosen, batch_size)
+    for name, number in (("epochs", epochs), ("probe_modes", probe_modes)):
         if number is not None and number < 1:
             raise InputError("too few", field=name, found=number, expected="1 or more")
     device = solver_device(device)
@@ -143,8 +144,7 @@ def require_memory(scan: Scan, method: Method, batch_size: int | None, modes: in
     """
     height, width = scan.frame_shape
     _, shape = object_frame(scan.positions_px, height)
-    batch_size = batch_size or method.batch_size
-    step = modes * height * width * min(batch_size or CHUNK, len(scan))
+    step = modes * height * width * min(choose_batch(method, batch_size) or CHUNK, len(scan))
     complex_numbers = WORKING_COPIES * step + OBJECT_COPIES * shape[0] * shape[1]
     frames = len(scan) * height * width
     if method.batch_size is None:

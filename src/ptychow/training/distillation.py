@@ -23,13 +23,12 @@ BATCH = 64
 def taught_by(teacher: Model, scan: Scan, device: str = "auto") -> Scan:
     """`scan` with the teacher's prediction for every frame, (N, n, n) complex64, as its only labels.
 
-    Raises InputError for a scan that `Model.check` refuses.
+    Raises InputError for a scan that `Model.check` refuses; what that warns of is not said again.
     """
     teacher.check(scan)
     preparation = teacher.prepare_for(scan)
     engine = TorchEngine(teacher, choose_device(device))
-    parts = [slice(start, start + BATCH) for start in range(0, len(scan), BATCH)]
-    patches = np.concatenate([engine.predict(preparation.apply(scan.frames[part])) for part in parts])
+    patches = np.concatenate([engine.predict(preparation.apply(frames)) for _, frames in scan.batches(BATCH)])
     pixel, metadata = preparation.output_geometry(scan.geometry, scan.frame_shape).pixel_size, dict(scan.metadata)
     metadata[LABEL_GAUGE] = teacher.card.gauge
     metadata.pop("label_pixel_size", None)

@@ -131,12 +131,12 @@ def fit(
                     on_step(epoch, step, float(losses[-1]))
             mean = torch.stack(losses).mean()
             mean_loss = float(accelerator.reduce(mean, "mean") if accelerator else mean)
-            if not math.isfinite(mean_loss):
-                raise PtychoWError(f"training diverged in epoch {epoch + 1} (loss {mean_loss}); lower --learning-rate")
+            _require_finite(mean_loss, "loss", epoch)
             history.train_loss.append(mean_loss)
             history.learning_rate.append(rate)
             if len(validation):
                 history.validation_loss.append(loop.evaluate(network, validation, recipe.batch_size))
+                _require_finite(history.validation_loss[-1], "validation loss", epoch)
                 if recipe.keep == "best" and history.validation_loss[-1] <= min(history.validation_loss):
                     history.best_epoch, best = epoch, clone_state(network)
             history.seconds.append(perf_counter() - started)
@@ -154,6 +154,11 @@ def fit(
         network.load_state_dict(best)
     network.eval()
     return history
+
+
+def _require_finite(value: float, name: str, epoch: int) -> None:
+    if not math.isfinite(value):
+        raise PtychoWError(f"training diverged in epoch {epoch + 1} ({name} {value}); lower --learning-rate")
 
 
 @dataclass(frozen=True)
