@@ -95,6 +95,9 @@ def test_file(ptychow, scan, scan_file, tmp_path, monkeypatch):
     assert ptychow("simulate-detector", scan_file, "--protocol", "file", "-o", target)[0] == 2
 
 
+OF_NO_FILE = (["--codec", "lz4"], ["--port", "0"], ["--vanish", "1"], ["--drop", "0.1"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -106,11 +109,15 @@ def test_file(ptychow, scan, scan_file, tmp_path, monkeypatch):
         ["--protocol", "stream2", "--positions", "attributes"],
         ["--late-positions", "1"],
         ["--protocol", "file"],
+        ["--output", "new.h5"],
+        *(["--protocol", "file", "--output", "new.h5", *more] for more in OF_NO_FILE),
     ],
 )
-def test_what_makes_no_sense_is_told(ptychow, scan_file, arguments):
-    code, _, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", "--port", 0, *arguments)
+def test_what_makes_no_sense_is_told(ptychow, scan_file, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = ptychow("simulate-detector", scan_file, "--wait", "0.1", *arguments)
     assert code == 2 and err.count("\n") == 1
+    assert not Path("new.h5").exists()
 
 
 @pytest.mark.parametrize("protocol", ["stream2", "pva"])

@@ -17,6 +17,7 @@ from ptychow.engines import open_engine
 from ptychow.errors import InputError, PtychoWError
 from ptychow.formats.cxi import read_object
 from ptychow.live.board import Seen, updates
+from ptychow.live.pipeline import LiveScan
 from ptychow.live.server import LiveServer
 from ptychow.live.session import Session
 
@@ -125,6 +126,26 @@ def test_what_is_saved_is_the_result(finished_session, tmp_path):
     path = tmp_path / "object.cxi"
     path.write_bytes(body)
     np.testing.assert_array_equal(read_object(path).image, result.image.image)
+
+
+def test_a_result_that_cannot_be_saved_yet_has_its_own_name_while_the_next_scan_runs(
+    finished_session, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(finished_session, "scan", LiveScan(trained.model, None, QUICK, tmp_path, "scan_2"))
+    monkeypatch.setattr(finished_session, "_state", "unsaved")
+    with LiveServer(finished_session, port=0) as server:
+        answer, _ = ask(server.port, "/object.tiff")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="scan_7__.tiff"'
+
+
+def test_a_full_disk_is_told_by_the_button(finished_session, monkeypatch):
+    def full(*_):
+        raise PtychoWError("object.cxi: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("ptychow.live.board.cxi", full)
+    with LiveServer(finished_session, port=0) as server:
+        answer, body = ask(server.port, "/object.cxi")
+    assert answer.status == 507 and b"No space left" in body
 
 
 def test_before_the_first_frame_there_is_nothing_to_save(trained, scan):

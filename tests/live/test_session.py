@@ -187,6 +187,18 @@ def test_garbage_is_counted_and_a_good_copy_is_welcome(trained, scan):
     assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_of_two_different_positions_the_first_holds_and_it_is_said(trained, scan, together):
+    steps = whole(scan)
+    moved = [PositionRecord(3, (1.0, 1.0), "m", now())]
+    steps.insert(1, [*positions_of(scan, [3]), *moved] if together else positions_of(scan, [3]))
+    if not together:
+        steps.append(moved)
+    _, [(_, found)] = run(trained.model, steps)
+    assert any("different positions came for frame 3" in warning for warning in found.warnings)
+    assert difference(found, reconstruct(scan, trained.model, device="cpu")) < FLOAT16
+
+
 def test_a_damaged_copy_does_not_let_a_whole_frame_in_again(trained, scan):
     steps = whole(scan)
     steps.insert(2, [Corrupt(0, "damaged", 0), *frames_of(scan, [0])])

@@ -15,7 +15,7 @@ from ptychow.errors import InputError, PtychoWError
 from ptychow.formats import read_scan, write_scan
 from ptychow.formats.dectris import DETECTOR
 from ptychow.live.pipeline import LiveSettings
-from ptychow.live.records import End, PositionRecord, Start, now
+from ptychow.live.records import End, NoPosition, PositionRecord, Start, now
 from ptychow.live.session import Session
 from ptychow.live.simulated.faults import Faults
 from ptychow.live.simulated.file import FileWriter
@@ -262,7 +262,7 @@ def test_a_position_that_never_becomes_a_number_holds_no_other_up(tmp_path, monk
     positions = of_kind(records, PositionRecord)
     assert sorted(record.index for record in positions) == [index for index in range(60) if index != 18]
     assert_true_to(SCAN, positions)
-    (said,) = corrupt(records)
+    (said,) = of_kind(records, NoPosition)
     assert "1 position never became numbers (first: of frame 18)" in said.reason
 
 
@@ -308,6 +308,12 @@ def mapped(folder):
     table = folder / "positions.csv"
     np.savetxt(table, SCAN.positions * 1e6, delimiter=",", header="y_um,x_um", comments="")
     return folder / "home.h5", {"frames": "/dp"}, {"positions": "/yx", "position_unit": "m"}, table
+
+
+def test_a_table_with_lines_missing_is_refused_where_frames_are_yet_to_come(tmp_path):
+    (tmp_path / "stage.csv").write_text("frame,y_um,x_um\n0,1,2\n1,3,4\n5,5,6\n")
+    with pytest.raises(InputError, match="frame: lines are missing; found 1 and then 5"):
+        open_sources("stream2://127.0.0.1:1", str(tmp_path / "stage.csv"))
 
 
 def test_a_replay_of_a_file_that_a_mapping_explains(tmp_path):

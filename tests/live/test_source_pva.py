@@ -14,7 +14,7 @@ from ptychow.errors import InputError
 from ptychow.live import ntndarray
 from ptychow.live.codecs import CODECS, CodecError, encode
 from ptychow.live.ntndarray import EPICS_EPOCH
-from ptychow.live.records import Corrupt, FrameRecord, PositionRecord, SourceBack, SourceLost, Start
+from ptychow.live.records import Corrupt, FrameRecord, NoPosition, PositionRecord, SourceBack, SourceLost, Start
 from ptychow.live.simulated.faults import Faults
 from ptychow.live.simulated.pva import PositionServer, PvaServer, port_of, serve
 from ptychow.live.sources.pva import PvaSource
@@ -77,6 +77,12 @@ def test_faults_lose_nothing_that_was_sent():
     assert_true_to(SCAN, records)
 
 
+def test_attributes_that_are_no_position_cost_no_frame():
+    _, records, _ = transmitted(PvaServer(SCAN), "attributes:Y,TIME?unit=m")
+    assert len(frames_of(records)) == 60 and not of_kind(records, Corrupt)
+    assert "no attribute 'TIME', but" in of_kind(records, NoPosition)[0].reason
+
+
 def test_a_restarted_scan_is_a_new_series():
     _, records, _ = transmitted(PvaServer(SCAN), ATTRIBUTES, faults=Faults(restart=20))
     expected = [(0, k) for k in range(20)] + [(1, k) for k in range(60)]
@@ -130,6 +136,20 @@ def test_a_later_scan_of_as_many_points_has_its_own_positions():
         y, x = np.array(rows).T
         told = table._rows(Value(kind.type, {"value": {"y": y, "x": x}}))
         assert [record.position for record in told] == [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("then", [([1.0, 2.0], [4.0, 5.0]), ([1.0, 2.0], [7.0, 8.0]), ([3.0, 2.0], [4.0, 5.0])])
+def test_a_plan_that_is_used_again_is_told_again(first, then):
+    """Whole, or but for one axis; whichever of the two waveforms comes first."""
+    source = PvaPositions("Y", "X", unit="m")
+    for plan in (([1.0, 2.0], [4.0, 5.0]), then, then):
+        told = [record for role in (first, 1 - first) for record in source._waveform(role, np.array(plan[role]))]
+        assert [(record.index, record.position) for record in told] == list(enumerate(zip(*plan, strict=True)))
+    table, kind = PvaTable("POS", ("y", "x"), unit="m"), NTTable([("y", "d"), ("x", "d")])
+    for _ in range(2):
+        told = table._rows(Value(kind.type, {"value": {"y": np.array(then[0]), "x": np.array(then[1])}}))
+        assert [record.position for record in told] == list(zip(*then, strict=True))
 
 
 @pytest.mark.parametrize("how", ["table", "numbers"])
@@ -192,18 +212,21 @@ def test_a_table_that_grows_and_one_in_pieces():
 
 
 def test_positions_that_are_none():
+    def unplaced(records):
+        return of_kind(records, NoPosition)
+
     number, table = NTScalar("d"), NTTable([("y", "d")])
     nothing = Value(number.type, {"value": np.nan, **stamp()})
     with channels(Y=nothing, X=nothing, N=nothing, T=Value(table.type, {**stamp()})) as (served, server):
         with listening(PvaPositions("Y", "X", "N", unit="px", server=server)) as source:
             for name in ("Y", "X", "N"):
                 served[name].post(Value(number.type, {"value": np.nan, **stamp(int(time.time()) + 5)}))
-            assert "NaN" in corrupt(gathered([source], corrupt))[0].reason
+            assert "NaN" in unplaced(gathered([source], unplaced))[0].reason
             never = {"timeStamp.secondsPastEpoch": 0, "timeStamp.nanoseconds": 0}
             served["Y"].post(Value(number.type, {"value": 1.0, **never}))
-            assert "without its time" in corrupt(gathered([source], corrupt))[0].reason
+            assert "without its time" in unplaced(gathered([source], unplaced))[0].reason
         with PvaTable("T", ("y", "x"), unit="px", server=server) as source:
-            assert "y, x" in corrupt(gathered([source], corrupt))[0].reason
+            assert "y, x" in unplaced(gathered([source], unplaced))[0].reason
         with PvaPositions("Y", "X", unit="px", server=server, retained=True) as source, pytest.raises(InputError):
             gathered([source], lambda _: False)
 

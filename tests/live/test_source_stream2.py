@@ -211,6 +211,15 @@ def test_a_geometry_nobody_told_is_unknown(nonsense):
     assert start.geometry.wavelength is start.geometry.distance is start.geometry.detector_pixel is None
 
 
+def test_frames_before_the_first_are_not_expected():
+    assert dectris.read(dectris.start_message(1, (4, 4), number_of_images=12), 0.0, first=2).expected == 10
+
+
+def test_a_mask_and_a_limit_nobody_told_are_unknown():
+    start = dectris.read(dectris.start_message(1, (4, 4), pixel_mask={}, saturation_value=None), 0.0)
+    assert isinstance(start, Start) and start.mask is None and start.saturation is None
+
+
 def test_a_geometry_that_cannot_be_costs_nothing_else():
     masks = {"a": np.zeros((4, 4), np.uint32)}
     fields = {"detector_translation": [0, 0, 1950.0], "incident_wavelength": 1.2, "pixel_mask": masks}

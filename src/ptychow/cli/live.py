@@ -69,11 +69,12 @@ def live(
     every: Annotated[
         int, typer.Option("--every", help="When the machine is too slow, keep every K-th frame.", min=1)
     ] = 2,
-    memory_gb: Annotated[float, typer.Option("--memory-gb", help="For frames that wait.", min=0.001)] = 0.25,
+    memory_gb: Annotated[float, typer.Option("--memory-gb", help="For frames that wait.", min=0.001, max=1e6)] = 0.25,
     spool_gb: Annotated[
-        float, typer.Option("--spool-gb", help="Disk for frames that wait; as much again for kept ones.", min=0)
+        float,
+        typer.Option("--spool-gb", help="Disk for frames that wait, and as much for kept ones.", min=0, max=1e6),
     ] = 4.0,
-    patches_gb: Annotated[float, typer.Option("--patches-gb", help="Disk for patches.", min=0.001)] = 32.0,
+    patches_gb: Annotated[float, typer.Option("--patches-gb", help="Disk for patches.", min=0.001, max=1e6)] = 32.0,
     idle: Annotated[
         float | None, typer.Option("--idle", help="End a scan after so many silent seconds, if the detector does not.")
     ] = None,

@@ -63,12 +63,13 @@ def simulate_detector(
     require_choice("--positions", where, "table", "numbers", "none", *(["attributes"] if protocol == "pva" else []))
     if late_positions and where not in ("table", "numbers"):
         raise InputError("only a channel of their own can be late", field="--positions", expected="table or numbers")
+    _refuse_idle(protocol, {"--codec": codec, "--port": port} if protocol == "file" else {"--output": output})
     report = Report(as_json, quiet)
     scan = open_scan(file, mapping, pixel_size_nm)
     count = frames or len(scan)
 
     try:
-        from ptychow.live.simulated.detector import Server, send
+        from ptychow.live.simulated.detector import Server, require_of_a_file, send
         from ptychow.live.simulated.faults import Faults
         from ptychow.live.simulated.file import FileWriter
         from ptychow.live.simulated.pva import PositionServer, PvaServer
@@ -90,6 +91,7 @@ def simulate_detector(
             require_choice("--codec", codec, *(name for name in KNOWN if name != "bslz4hdf5"))
             server = stack.enter_context(PvaServer(scan, codec=codec, port=port, attributes=where == "attributes"))
         else:
+            require_of_a_file(faults)
             server = stack.enter_context(FileWriter(scan, _new_file(output), count=count))
         stage = stack.enter_context(PositionServer(scan)) if where in ("table", "numbers") else None
         told = _where_positions(where, file, server, stage, scan.position_unit)
@@ -105,6 +107,13 @@ def simulate_detector(
         with report.progress("Sending", count * (1 if restart is None else 2)) as advance:
             sent = send(server, count, rate, faults, positions=stage, advance=advance)
     _tell(report, sent, protocol, codec, server.source, told)
+
+
+def _refuse_idle(protocol: str, options: dict[str, Any]) -> None:
+    """Raise InputError for an option that was given, and says nothing to this protocol."""
+    for option, given in options.items():
+        if given is not None:
+            raise InputError(f"says nothing to --protocol {protocol}", field=option, found=given, remedy="Leave it out")
 
 
 def _new_file(output: Path | None) -> Path:

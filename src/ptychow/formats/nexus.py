@@ -23,6 +23,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -231,7 +232,7 @@ def _positions(
             found=", ".join(found) or "neither translation nor motors",
             expected=f"/{entry}/data_1/translation, or x and y in /{sample}/transformations",
         )
-    values = [read_hdf5_real(file, name, path).astype(np.float64) for name in found]
+    values = [read_hdf5_real(file, name, path).astype(np.float64) * _sign(file, name, path) for name in found]
     units = {attribute_text(file[name], "units") for name in found}
     if len(units) != 1:
         raise InputError("motors in different units", file=path, field=", ".join(found), found=", ".join(sorted(units)))
@@ -251,11 +252,21 @@ def _motor(file: h5py.File, sample: str, axis: str, path: Path) -> str:
     if holds(file, f"{group}/{axis}", path):
         return f"{group}/{axis}"
     for key in file[group] if holds(file, group, path) and isinstance(file[group], h5py.Group) else ():
-        if holds(file, f"{group}/{key}", path) and isinstance(file[f"{group}/{key}"], h5py.Dataset):
-            vector = np.ravel(hdf5_dataset(file, f"{group}/{key}", path).attrs.get("vector", ()))
-            if vector.size == 3 and np.array_equal(np.abs(vector), VECTORS[axis]):
-                return f"{group}/{key}"
+        name = f"{group}/{key}"
+        is_motor = holds(file, name, path) and isinstance(file[name], h5py.Dataset)
+        if is_motor and np.array_equal(np.abs(_vector(file, name, path)), VECTORS[axis]):
+            return name
     return ""
+
+
+def _vector(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
+    """Along which a motor moves the sample (NXtransformations); empty where it is not said."""
+    return np.ravel(hdf5_dataset(file, name, path).attrs.get("vector", ()))
+
+
+def _sign(file: h5py.File, name: str, path: Path) -> float:
+    """-1 for a motor that counts against its axis, else 1."""
+    return -1.0 if (_vector(file, name, path) < 0).any() else 1.0
 
 
 FORMAT = Format(

@@ -51,13 +51,14 @@ def needed(path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[np.float64],
 def read_positions_alone(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], PositionUnit]:
     """As `read_positions`, one a frame, for frames that are not there yet.
 
-    Raises InputError as `read_positions`, as `Pairing`, and for what a mapping says of anything but positions.
+    Raises InputError as `read_positions`, as `Pairing`, for what a mapping says of anything but positions, and for
+    lines that are missing by their own numbers: the frames that follow would get each other's positions.
     """
     foreign = sorted(set(mapping) - {*KEYS, *OF_POSITIONS})
     if foreign:
         expected = ", ".join((*KEYS, *OF_POSITIONS))
         raise InputError("says nothing of positions", field="--map", found=", ".join(foreign), expected=expected)
-    positions, unit = read_positions(mapping)
+    positions, unit = read_positions(mapping, gaps=False)
     return Pairing.of(0, Path(mapping["positions_file"]), mapping).positions(positions), unit
 
 
@@ -82,9 +83,10 @@ def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
     )
 
 
-def read_positions(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], PositionUnit]:
+def read_positions(mapping: Mapping[str, str], *, gaps: bool = True) -> tuple[NDArray[np.float64], PositionUnit]:
     """(N, 2) of (row, column) in metres or pixels, and which of the two.
 
+    gaps: whether a column that numbers the frames may leave some out, as it does where their frames are missing too.
     Raises InputError where the file is missing or damaged, and where columns or unit are not said.
     """
     path = Path(mapping["positions_file"])
@@ -92,6 +94,8 @@ def read_positions(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64], Pos
         raise InputError("no such file", file=path, field="positions_file", remedy="Check the name")
     wanted = [name.strip() for name in mapping.get("position_columns", "").split(",") if name.strip()]
     table = _read_columns(path, [name.lstrip("-") for name in wanted])
+    if not gaps:
+        table.require_no_gaps(path)
     if "1" in table.columns and "2" not in table.columns:
         raise InputError("a single column", file=path, field="positions_file", expected="two: down and right")
     down, right = _choose(table, wanted, path)

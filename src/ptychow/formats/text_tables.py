@@ -32,6 +32,21 @@ class Table(NamedTuple):
         names = "columns " + ", ".join(list(self.columns)[:12])
         return f"{names}, header {self.header[:120]!r}" if self.header else f"{names}, no header"
 
+    def require_no_gaps(self, path: Path) -> None:
+        """Raise InputError where a column that numbers the frames leaves some out."""
+        for name in filter(FRAME_NUMBER.fullmatch, self.columns):
+            numbers = self.columns[name]
+            jumps = np.flatnonzero(np.diff(numbers) != 1)
+            if len(jumps):
+                raise InputError(
+                    "lines are missing",
+                    file=path,
+                    field=name,
+                    found=f"{numbers[jumps[0]]:g} and then {numbers[jumps[0] + 1]:g}",
+                    expected="a line for every frame",
+                    remedy="Put in the missing lines (nan for what is unknown), or rename the column",
+                )
+
 
 def read_text_table(path: Path, field: str) -> Table:
     """The table in a file, its columns as float64.

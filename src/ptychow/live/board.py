@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ptychow.files import to_json
 from ptychow.live.mosaic import TILE, Mosaic, Tile
 from ptychow.live.session import Session
+from ptychow.reconstruction import Reconstruction
 from ptychow.scan import Geometry, ObjectImage
 
 # Of one message: what a browser can take at a time, and what a slow connection can carry.
@@ -98,8 +99,8 @@ def _message(header: dict[str, Any], body: NDArray[Any]) -> bytes:
 
 def current(session: Session) -> tuple[ObjectImage, NDArray[np.float32], Geometry] | None:
     """(object, coverage, geometry) as they are: the result once there is one, else the preview; None before that."""
-    scan, result = session.scan, session.result
-    if result is not None and session.state in ("done", "unsaved"):
+    scan, result = session.scan, _result(session)
+    if result is not None:
         return result.image, result.coverage, result.geometry
     if scan is None:
         return None
@@ -107,6 +108,16 @@ def current(session: Session) -> tuple[ObjectImage, NDArray[np.float32], Geometr
         if canvas is None:
             return None
         return canvas.object_image("preview of a live scan"), canvas.coverage(), Geometry(pixel_size=scan.pixel_size)
+
+
+def _result(session: Session) -> Reconstruction | None:
+    """The last scan's result, where there is one and it is what people want to have."""
+    return session.result if session.state in ("done", "unsaved") else None
+
+
+def name(session: Session) -> str:
+    """Of the scan that `current` gives the object of."""
+    return session.scan_name if _result(session) is None else session.result_name
 
 
 def tiff(session: Session) -> bytes | None:
@@ -136,8 +147,9 @@ def cxi(session: Session, path: Path) -> bool:
     """Write the object as CXI; False before the first patch. Raises PtychoWError where it cannot be written."""
     from ptychow.formats.cxi import write_reconstruction
 
-    if session.result is not None and session.state in ("done", "unsaved"):
-        session.result.save(path)
+    result = _result(session)
+    if result is not None:
+        result.save(path)
         return True
     found = current(session)
     if found is None:

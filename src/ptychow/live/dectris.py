@@ -51,7 +51,7 @@ def read(
         series = _whole(content, "series_id")
         kind = content.get("type")
         if kind == "start":
-            return _start(content, series, channel)
+            return _start(content, series, channel, first)
         if kind == "end":
             return End(None, "end of series", series)
         if kind != "image":
@@ -75,15 +75,15 @@ def _content(message: bytes) -> dict[str, Any]:
     return content
 
 
-def _start(content: Mapping[str, Any], series: int, channel: str | None) -> Start:
+def _start(content: Mapping[str, Any], series: int, channel: str | None, first: int) -> Start:
     shape = tuple(_whole(content, f"image_size_{axis}") for axis in "yx")
     frame_bytes(shape, np.dtype(np.uint8))
     masks = content.get("pixel_mask")
-    mask = None if masks is None else _array(_of_channel(masks, channel)) == 0
+    mask = None if not masks else _array(_of_channel(masks, channel)) == 0
     if mask is not None and mask.shape != shape:
         raise MessageError(f"a pixel mask of shape {mask.shape} for images of {shape}")
     # The largest value that is valid; ours is the smallest that is not.
-    saturation = _whole(content, "saturation_value") + 1 if "saturation_value" in content else None
+    saturation = _whole(content, "saturation_value") + 1 if content.get("saturation_value") is not None else None
     translation = content.get("detector_translation")
     side, other = (_length(content.get(f"pixel_size_{axis}")) for axis in "yx")
     geometry, said = Geometry.told(
@@ -92,7 +92,7 @@ def _start(content: Mapping[str, Any], series: int, channel: str | None) -> Star
         detector_pixel=side if side == other else None,
     )
     return Start(
-        expected=_whole(content, "number_of_images") if "number_of_images" in content else None,
+        expected=max(_whole(content, "number_of_images") - first, 0) if "number_of_images" in content else None,
         frame_shape=(shape[0], shape[1]),
         mask=mask,
         saturation=saturation,

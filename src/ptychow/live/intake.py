@@ -9,7 +9,17 @@ from threading import Lock
 from ptychow.live.counters import Counters
 from ptychow.live.join import Seen
 from ptychow.live.queue import Frame, FrameQueue
-from ptychow.live.records import LARGEST_INDEX, Corrupt, EncodedFrame, End, PositionRecord, Record, Start, now
+from ptychow.live.records import (
+    LARGEST_INDEX,
+    Corrupt,
+    EncodedFrame,
+    End,
+    NoPosition,
+    PositionRecord,
+    Record,
+    Start,
+    now,
+)
 
 MOST_WARNINGS = 50
 
@@ -83,6 +93,8 @@ class Intake:
                 self.positions.append(record)
             case Corrupt():
                 self._receive_corrupt(record)
+            case NoPosition():
+                self.warn(record.reason)
             case _:
                 self._receive_frame(record)  # type: ignore[arg-type]  # what is left are frames
 

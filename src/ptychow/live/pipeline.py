@@ -269,12 +269,15 @@ class LiveScan:
                 self.intake.warn(f"position {record.position} of index {record.index}: cannot be, not used")
             elif record.unit != self.unit:
                 self.intake.warn(f"position in {record.unit} among others in {self.unit}: not used")
-            else:
-                taken.setdefault(record.index, record)
+            elif taken.setdefault(record.index, record).position != record.position:
+                self._contradicted(record.index)
         if not taken:
             return False
         indices = np.array(list(taken))
         positions = np.array([record.position for record in taken.values()])
+        held = self.join.find(indices)[1]
+        for index in indices[np.isfinite(held[:, 0]) & (held != positions).any(axis=1)].tolist():
+            self._contradicted(index)
         waited = indices[self.join.add_positions(indices, positions)]
         self.counters.add(waiting=-len(waited))
         for start in range(0, len(waited), LATE_AT_A_TIME):
@@ -283,6 +286,10 @@ class LiveScan:
         done = now()
         self.counters.took([done - taken[index].received_at for index in waited.tolist()])
         return True
+
+    def _contradicted(self, index: int) -> None:
+        if not any("the first holds" in warning for warning in self.intake.warnings):
+            self.intake.warn(f"different positions came for frame {index}, and perhaps others: the first holds")
 
     def _stitch(self, indices: NDArray[np.int64], patches: NDArray[np.complex64]) -> None:
         """Put patches (b, m, m) of frames that have their position into the mosaic."""

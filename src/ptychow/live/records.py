@@ -6,7 +6,8 @@ that the pipeline knows no protocol. Rules that hold for every source:
 * An index counts frames from 0 in the order of the scan. Records of one series may come in any order, more than once,
   or not at all: a frame may overtake its `Start`, and follow its `End`, where several receivers work in parallel.
 * A new `series` is a new scan: the detector was started again. Numbers grow, not always by one.
-* Whatever cannot be used becomes a `Corrupt` record. Nothing that was received is dropped without one.
+* Whatever cannot be used becomes a `Corrupt` record, or `NoPosition` where its frame is untouched. Nothing that was
+  received is dropped without one.
 """
 
 from __future__ import annotations
@@ -136,6 +137,14 @@ class Corrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class NoPosition:
+    """A position was received that cannot be used, and why; that of a frame that came whole, perhaps."""
+
+    reason: str
+    series: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The scan is over for this source. expected: how many frames (positions) it says there were, where it does.
 
@@ -162,7 +171,7 @@ class SourceBack:
     at: float
 
 
-Record = Start | FrameRecord | EncodedFrame | PositionRecord | Corrupt | End | SourceLost | SourceBack
+Record = Start | FrameRecord | EncodedFrame | PositionRecord | Corrupt | NoPosition | End | SourceLost | SourceBack
 
 
 class Source(Protocol):

@@ -204,11 +204,14 @@ def application(session: Session) -> Starlette:
 
     async def save_tiff(_: Request) -> Response:
         content = await run_in_threadpool(board.tiff, session)
-        return _download(content, "image/tiff", f"{session.scan_name}.tiff")
+        return _download(content, "image/tiff", f"{board.name(session)}.tiff")
 
     async def save_cxi(_: Request) -> Response:
-        content = await run_in_threadpool(_cxi_bytes, session)
-        return _download(content, "application/x-hdf5", f"{session.scan_name}.cxi")
+        try:
+            content = await run_in_threadpool(_cxi_bytes, session)
+        except PtychoWError as error:  # no room in the folder for temporary files
+            return PlainTextResponse(str(error), 507)
+        return _download(content, "application/x-hdf5", f"{board.name(session)}.cxi")
 
     return Starlette(
         routes=[

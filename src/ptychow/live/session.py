@@ -17,7 +17,18 @@ from ptychow.live.intake import remember
 from ptychow.live.open_scan import OpenScan
 from ptychow.live.pipeline import LiveScan, LiveSettings
 from ptychow.live.queue import Frame
-from ptychow.live.records import Corrupt, End, PositionRecord, Record, Source, SourceBack, SourceLost, Start, now
+from ptychow.live.records import (
+    Corrupt,
+    End,
+    NoPosition,
+    PositionRecord,
+    Record,
+    Source,
+    SourceBack,
+    SourceLost,
+    Start,
+    now,
+)
 from ptychow.live.result import finish
 from ptychow.live.waiting import Link, Wait, waits
 from ptychow.model import Model
@@ -72,6 +83,7 @@ class Session:
         self.name, self.scans = name, scans
         self.scan: LiveScan | None = None
         self.result: Reconstruction | None = None
+        self.result_name = name  # of the scan whose result it is: the next one may run already
         self.message = "waiting for the first frame"
         self.warnings: list[str] = []
         self.begun = self.finished = self.astray = 0
@@ -178,8 +190,8 @@ class Session:
         if isinstance(record, SourceLost | SourceBack):
             return
         if source is not self._frames:  # of positions, which say nothing of the frames
-            if isinstance(record, Start | End | Corrupt):
-                if isinstance(record, Corrupt):
+            if isinstance(record, Start | End | Corrupt | NoPosition):
+                if isinstance(record, Corrupt | NoPosition):
                     remember(self.warnings if self.scan is None else self.scan.intake.warnings, record.reason)
                 return
             if source.waits:  # they lie in a file, and hold for every scan
@@ -187,7 +199,7 @@ class Session:
                 if not self._open:
                     return
         series = self._newest_series if record.series is None else record.series
-        if series > self._newest_series and isinstance(record, Start | Frame) and self._takes_another():
+        if series > self._newest_series and isinstance(record, Start | Frame) and not self._has_enough():
             self._begin(series)
         running = self._open.get(series)
         if running is not None:
@@ -196,17 +208,18 @@ class Session:
             self._early.append(record)
         else:
             self.astray += 1
-            if isinstance(record, Corrupt):
+            if isinstance(record, Corrupt | NoPosition):
                 remember(self.warnings, record.reason)
             elif series > self._newest_series:
-                remember(self.warnings, f"series {series} was heard of, and no frame of it")
+                why = "not one of the scans that were asked for" if self._has_enough() else "no frame of it came"
+                remember(self.warnings, f"series {series} was passed over: {why}")
 
-    def _takes_another(self) -> bool:
-        """Whether another scan is wanted: not where those asked for have all come, one that was broken off aside."""
+    def _has_enough(self) -> bool:
+        """Whether those scans have all come that were asked for, those that were broken off aside."""
         complete = [running.scan.intake for running in self._open.values()]
         ended = sum(intake.ended is not None or intake.is_complete() for intake in complete)
         broken = len(self._broken_off - set(self._open))
-        return not self.scans or self.finished - broken + ended < self.scans
+        return 0 < self.scans <= self.finished - broken + ended
 
     def _has_just_closed(self) -> bool:
         """Whether a scan was over so lately that positions may still be its own."""
@@ -270,7 +283,8 @@ class Session:
         scan = running.scan
         self._state, self.message = "finishing", "solving the constants in index order"
         self.result = None  # the last scan's is no result of this one
-        result = self.result = self._insist(lambda: finish(scan, reason), scan)
+        result = self._insist(lambda: finish(scan, reason), scan)
+        self.result, self.result_name = result, scan.name
         self._insist(lambda: self.save(scan, result), scan)
         self._forget(series, "done", f"over: {reason}")
         running.keep_frames_only()

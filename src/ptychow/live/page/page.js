@@ -14,7 +14,7 @@ const STATES = {
   unsaved: "not saved yet", done: "done", failed: "failed", disconnected: "disconnected",
 };
 const COUNTS = [
-  "expected", "received", "decoded", "corrupt", "duplicate", "skipped", "dark", "inferred", "joined", "waiting",
+  "expected", "received", "corrupt", "duplicate", "skipped", "queued", "decoded", "dark", "inferred", "joined", "waiting",
   "refused", "stitched", "lost", "overruns",
 ];
 const WORRYING = ["corrupt", "skipped", "refused", "lost", "overruns"];

@@ -36,8 +36,8 @@ def send(
     `lost` are frames for which the transport had no room: a detector cannot wait. Raises InputError for faults that the
     protocol cannot have.
     """
-    if isinstance(server, FileWriter) and faults != replace(Faults(), stall=faults.stall, seed=faults.seed):
-        raise InputError("a detector that writes a file can only --stall", expected="--protocol pva or stream2")
+    if isinstance(server, FileWriter):
+        require_of_a_file(faults)
     sent: Counter[str] = Counter()
     late: deque[tuple[float, int]] = deque()
     began = time.perf_counter()
@@ -79,6 +79,12 @@ def send(
         "rate": (sent["frame"] + sent["duplicate"]) / seconds,
         "largest_delay_s": longest,
     }
+
+
+def require_of_a_file(faults: Faults) -> None:
+    """Raise InputError for faults that a detector which writes a file cannot have."""
+    if faults != replace(Faults(), stall=faults.stall, seed=faults.seed):
+        raise InputError("a detector that writes a file can only --stall", expected="--protocol pva or stream2")
 
 
 def _pause(server: Server, event: Event, faults: Faults) -> float:

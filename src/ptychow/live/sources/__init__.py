@@ -134,8 +134,8 @@ class _Address:
     def split(self, text: str, *counts: int) -> tuple[str, ...]:
         """Names separated by commas. Raises InputError for another number than one of `counts`."""
         names = tuple(name.strip() for name in text.split(","))
-        if len(names) not in counts or not all(names):
-            expected = " or ".join(str(count) for count in counts) + " names, separated by commas"
+        if len(names) not in counts or not all(names) or len(set(names)) < len(names):
+            expected = " or ".join(str(count) for count in counts) + " different names, separated by commas"
             raise InputError("not understood", field=self.field, found=self.text, expected=expected)
         return names
 

@@ -27,6 +27,7 @@ from ptychow.live.records import (
     Corrupt,
     End,
     FrameRecord,
+    NoPosition,
     Record,
     SourceBack,
     SourceLost,
@@ -268,7 +269,7 @@ class GrowingPositions(GrowingSource):
         if not missing:
             return records
         said = f"{counted(len(missing), 'position')} never became numbers (first: of frame {missing[0]})"
-        return [Corrupt(None, f"{self.name}: {said}"), *records]
+        return [NoPosition(f"{self.name}: {said}"), *records]
 
     def _new(self, file: h5py.File, name: str) -> NDArray[np.float64]:
         """What a dataset has from the row on that is to be looked at."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ptychow.formats.units import position_scale
-from ptychow.live.records import LARGEST_INDEX, Corrupt, PositionRecord
+from ptychow.live.records import LARGEST_INDEX, NoPosition, PositionRecord
 
 
 def require_unit(unit: str) -> str:
@@ -17,12 +17,12 @@ def require_unit(unit: str) -> str:
 
 def to_position(
     index: int, position: Sequence[float], unit: str, received_at: float, series: int | None = None
-) -> PositionRecord | Corrupt:
-    """The record of (y, x) in `unit`: metres, or object pixels for "px". Corrupt where that is no position."""
+) -> PositionRecord | NoPosition:
+    """The record of (y, x) in `unit`: metres, or object pixels for "px". NoPosition where that is none."""
     scale, kind = position_scale(unit, field="unit of the positions")
     y, x = (float(coordinate) * scale for coordinate in position)
     if not (math.isfinite(y) and math.isfinite(x)):
-        return Corrupt(index, f"position ({y}, {x}) of frame {index} is not finite", series)
+        return NoPosition(f"position ({y}, {x}) of frame {index} is not finite", series)
     if not 0 <= index <= LARGEST_INDEX:
-        return Corrupt(None, f"a position of frame {index}", series)
+        return NoPosition(f"a position of frame {index}", series)
     return PositionRecord(index, (y, x), kind, received_at, series)

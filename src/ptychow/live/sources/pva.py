@@ -17,6 +17,7 @@ from ptychow.live.records import (
     Corrupt,
     EncodedFrame,
     FrameRecord,
+    NoPosition,
     Record,
     SourceBack,
     SourceLost,
@@ -236,5 +237,5 @@ class PvaSource:
         try:
             position = ntndarray.read_attributes(value, self._attributes)
         except CodecError as error:
-            return [Corrupt(index, f"{self.name}: {error}", self._series)]
+            return [NoPosition(f"{self.name}: frame {index}: {error}", self._series)]
         return [to_position(index, position, self._unit, received_at, self._series)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptychow.errors import InputError
 from ptychow.live.ntndarray import Value
-from ptychow.live.records import Corrupt, Record, now
+from ptychow.live.records import NoPosition, Record, now
 from ptychow.live.sources.positions import require_unit, to_position
 from ptychow.live.sources.pva import Channels
 
@@ -21,7 +21,8 @@ MOST_PENDING = 10_000
 class PvaPositions:
     """Positions of two channels, or three.
 
-    Waveforms: `y` and `x` hold the positions of all frames so far; their k-th numbers belong to frame k.
+    Waveforms: `y` and `x` hold the positions of all frames so far; their k-th numbers belong to frame k. Where both are
+    published once more as they were, they are the next scan's.
     Numbers: `index` says to which frame they belong; the three belong together that bear the same time stamp, as
     records of one processing chain do (EPICS: TSEL).
     unit: m, mm, um, nm or px. server: as `Channels`.
@@ -47,6 +48,7 @@ class PvaPositions:
         self._server, self._unit, self._retained = server, require_unit(unit), retained
         self._waveforms: list[Any] = [(), ()]
         self._told = 0
+        self._again: set[int] = set()  # which waveforms were published once more, as they were
         self._pending: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
 
     def __enter__(self) -> Self:
@@ -69,16 +71,25 @@ class PvaPositions:
                 role, value = self._names[name], update["value"]
                 records += self._waveform(role, value) if np.ndim(value) else self._number(role, update)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                records.append(Corrupt(None, f"{name}: no position ({' '.join(str(error).split())[:100]})"))
+                records.append(NoPosition(f"{name}: no position ({' '.join(str(error).split())[:100]})"))
         return records
 
     def _waveform(self, role: int, values: Any) -> list[Record]:
-        if not np.array_equal(values[: self._told], self._waveforms[role][: self._told], equal_nan=True):
-            # A new scan's: the other waveform is still the last one's.
-            self._waveforms, self._told = [(), ()], 0
+        told = self._told
+        if not np.array_equal(values[:told], self._waveforms[role][:told], equal_nan=True):
+            # A new scan's: the other waveform is still the last one's, unless it came anew, too.
+            self._told = 0
+            if 1 - role not in self._again:
+                self._waveforms[1 - role] = ()
+        elif 0 < told == len(values):
+            self._again.add(role)
+            if len(self._again) == 2:
+                self._told = 0
         self._waveforms[role] = values
         y, x = self._waveforms
         first, self._told = self._told, min(len(y), len(x))
+        if self._told > first:
+            self._again.clear()
         return [to_position(index, (y[index], x[index]), self._unit, now()) for index in range(first, self._told)]
 
     def _number(self, role: int, update: Value) -> list[Record]:
@@ -100,7 +111,7 @@ class PvaPositions:
         if len(self._pending) > MOST_PENDING:
             oldest = next(iter(self._pending))
             del self._pending[oldest]
-            return [Corrupt(None, f"{self.name}: a position of time {oldest[0]} never became complete")]
+            return [NoPosition(f"{self.name}: a position of time {oldest[0]} never became complete")]
         return []
 
 
@@ -152,11 +163,12 @@ class PvaTable:
             rows = min(len(y), len(x))
             indices = np.arange(rows) if self._index is None else table[f"value.{self._index}"][:rows]
             before, self._told = self._told, np.column_stack([indices, y[: len(indices)], x[: len(indices)]])
-            # The same table, grown; otherwise a piece of its own, or a new scan's.
-            has_grown = np.array_equal(self._told[: len(before)], before, equal_nan=True)
+            # The same table, grown; otherwise a piece of its own, or a new scan's, be it the same once more.
+            grown = self._told[: len(before)] if len(self._told) > len(before) else ()
+            has_grown = np.array_equal(grown, before, equal_nan=True)
             return [
                 to_position(int(indices[row]), (y[row], x[row]), self._unit, now())
                 for row in range(len(before) if has_grown else 0, len(indices))
             ]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            return [Corrupt(None, f"{self.name}: no columns {', '.join(self._columns)} of numbers ({error})")]
+            return [NoPosition(f"{self.name}: no columns {', '.join(self._columns)} of numbers ({error})")]
