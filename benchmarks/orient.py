@@ -160,6 +160,7 @@ def write_report(folder: Path) -> None:
 def page(runs: list[dict[str, Any]]) -> str:
     """The page in Markdown."""
     right = sum(run["right"] for run in runs)
+    independent = {(run["scan"], run["search"]) for run in runs}
     lines = [
         "# Which way round the detector is",
         "",
@@ -172,7 +173,8 @@ def page(runs: list[dict[str, Any]]) -> str:
         "median over the frames that the reconstruction had not seen, for the best hypothesis, for the best of another",
         "class, and for an empty object. Confidence: part of these frames that prefer the best to any other class.",
         "",
-        f"**{right} of {len(runs)} searches are right.**",
+        f"**{right} of {len(runs)} searches are right.** The orientations of one search are the same calculation with",
+        f"rows and columns exchanged, so that these are {len(independent)} independent trials.",
         "",
         f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; processor time, on a shared machine.*",
         "",

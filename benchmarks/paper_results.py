@@ -15,6 +15,7 @@ Run = dict[str, Any]
 TABLE = ("ptychonn", "w3", "w1", "w2", "w3f")  # W3-fast is not of the paper
 BLOCKS = ("leak-free", "paper")
 HEADLINE = "grid_phase_unexplained_variance"
+COMPLEX_ERROR = "grid_complex_error"
 LEARNT = 0.20  # PtychoNN's unexplained variance up to which a ratio to it means something; in the paper it is 0.17
 TARGETS = {"w1": 0.75, "w2": 0.55, "w3": 0.90}
 

@@ -10,6 +10,7 @@ from paper_plan import LOSSES, Scale, Training, ablation, at_size, controls, lon
 from paper_results import (
     BASELINE_RUNS,
     BLOCKS,
+    COMPLEX_ERROR,
     HEADLINE,
     LEARNT,
     PUBLISHED,
@@ -79,8 +80,8 @@ def whole_map(results: Results) -> str:
         for network in TABLE:
             runs = results.seeds(network, recipe)
             common = sorted(runs.keys() & baseline.keys())
-            errors = {seed: number(run, name="grid_complex_error") for seed, run in runs.items()}
-            theirs = {seed: number(run, name="grid_complex_error") for seed, run in baseline.items()}
+            errors = {seed: number(run, name=COMPLEX_ERROR) for seed, run in runs.items()}
+            theirs = {seed: number(run, name=COMPLEX_ERROR) for seed, run in baseline.items()}
             ratios = ", ".join(f"{errors[seed] / theirs[seed]:.2f}" for seed in common)
             amplitudes = [number(run, name="grid_amplitude_mse") for run in runs.values()]
             cells = [spread(list(errors.values())), ratios, ", ".join(map(digits, amplitudes))] if runs else [MISSING]
@@ -226,7 +227,7 @@ def longer_training(results: Results, scale: Scale) -> str:
         if len(heads) == 2:  # later rows differ by less than an epoch
             heads += [*(f"{steps:.0f} steps" for steps, _ in curve), "best validation loss", "after", "complex error"]
         losses = run["history"]["validation_loss"]
-        together = number(run, name="grid_complex_error")
+        together = number(run, name=COMPLEX_ERROR)
         best = f"{run['steps'] - steps_since_best(run):.0f} steps"
         rows.append([*titles, *(f"{error:.3f}" for _, error in curve), f"{min(losses):.3f}", best, f"{together:.3f}"])
     return (

@@ -217,7 +217,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         "positions taken for true.",
         *ORIGIN,
         "",
-        "Rows of the same scan and errors differ in their seed: the order of frames in the batches.",
+        "One seed a row; rows of the same scan and errors differ in it: the order of frames in the batches.",
         "",
         f"*{runs[0]['machine']['cpu']}, {runs[0]['machine']['threads']} thread; where others use the machine,",
         "processor time is the better measure, but grows too.*",

@@ -64,8 +64,19 @@ def write_report(folder: Path, output: Path) -> None:
         SECTIONS[name](found[name], folder) if name in found else f"{TITLES[name]}\n\nNot measured yet."
         for name in PARTS
     ]
-    (output / "studies.md").write_text("\n\n".join([INTRODUCTION, *sections]) + "\n", encoding="utf-8")
+    page = "\n\n".join([INTRODUCTION, *sections, machines(found)])
+    (output / "studies.md").write_text(page + "\n", encoding="utf-8")
     print(f"wrote {output / 'studies.md'}")
+
+
+def machines(found: dict[str, Any]) -> str:
+    """What each part was measured on."""
+    places: dict[str, list[str]] = {}
+    for name, part in found.items():
+        words = [part["machine"]["cpu"], f"{part['machine']['threads']} thread", part.get("precision", "")]
+        places.setdefault(", ".join(filter(None, words)), []).append(name)
+    told = [f"{', '.join(names)} on {place}" for place, names in places.items()]
+    return f"## Where\n\n{'; '.join(told)}. Trainings are in bfloat16 where the processor has it."
 
 
 INTRODUCTION = """# Beyond the paper

@@ -155,7 +155,7 @@ def samples(output: Path) -> dict[str, Any]:
     for trained_on in SAMPLES:
         model = _trained(trained_on)
         table[trained_on] = {name: _patch_error(evaluate(model, scan, device="cpu")) for name, scan in tests.items()}
-    return {"table": table}
+    return {"table": table, "precision": PRECISION}
 
 
 def defocus(output: Path) -> dict[str, Any]:
