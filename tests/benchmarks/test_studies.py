@@ -56,10 +56,14 @@ FOUND = {
 }
 
 
+def where(name):
+    return {"machine": {"cpu": "a slow one" if name == "dose" else "a quick one", "threads": 1}}
+
+
 def test_the_page_shows_what_there_is_and_says_what_is_missing(tmp_path, monkeypatch):
     for name, found in FOUND.items():
         (tmp_path / "studies").mkdir(exist_ok=True)
-        (tmp_path / "studies" / f"{name}.json").write_text(json.dumps(found))
+        (tmp_path / "studies" / f"{name}.json").write_text(json.dumps({**found, **where(name)}))
     monkeypatch.setattr("sys.argv", ["studies.py", "--report-only", "--output", str(tmp_path)])
     studies.main()
     page = (tmp_path / "studies.md").read_text()
@@ -73,6 +77,7 @@ def test_the_page_shows_what_there_is_and_says_what_is_missing(tmp_path, monkeyp
     )
     # Engines' seconds in those of the networks' machine: LSQML's 20 are 40 there.
     assert "(times 2.00)" in page and "| 40 |" in page
+    assert "dose on a slow one, 1 thread; networks, engines, overlap, samples on a quick one, 1 thread." in page
     for picture in ("dose", "engines", "overlap"):
         assert f"studies/{picture}.png" in page and (tmp_path / "studies" / f"{picture}.png").exists()
 
