@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from conftest import small_scan
-from ptychow import reconstruction
 from ptychow.detector_fit import SAMPLE_FRAMES
 from ptychow.errors import InputError, MismatchError
 from ptychow.evaluation import evaluate
@@ -82,25 +81,6 @@ def test_positions_of_no_scan_are_refused_unless_forced(positions, words, traine
     with pytest.raises(InputError, match=words):
         reconstruct(wrong, trained.model, device="cpu")
     assert any(words in said for said in reconstruct(wrong, trained.model, device="cpu", force=True).warnings)
-
-
-def test_patches_spooled_to_a_file_give_the_same_image(trained, scan, monkeypatch, tmp_path):
-    expected = reconstruct(scan, trained.model, device="cpu", keep_patches=True)
-    made = []
-    real = np.memmap
-
-    def recorded(path, *arguments, **options):
-        made.append(str(path))
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(reconstruction, "SPOOL_LIMIT", 0)
-    monkeypatch.setattr(np, "memmap", recorded)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = reconstruct(scan, trained.model, device="cpu", keep_patches=True)
-    np.testing.assert_array_equal(found.image.image, expected.image.image)
-    np.testing.assert_array_equal(found.patches, expected.patches)
-    assert type(found.patches) is np.ndarray
-    assert len(made) == 2 and all(str(tmp_path) in path for path in made) and not list(tmp_path.iterdir())
 
 
 def test_constants_are_solved_for_models_that_need_them_only(trained, paper_trained, scan):

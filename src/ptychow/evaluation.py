@@ -15,9 +15,10 @@ from ptychow.errors import InputError
 from ptychow.model import Model
 from ptychow.optics.beam import intensity
 from ptychow.patches import PatchExtractor, resample_object
-from ptychow.reconstruction import Reconstruction, Stitching, reconstruct
+from ptychow.reconstruction import Reconstruction, reconstruct
 from ptychow.scan import Scan
 from ptychow.stitch import central_crop
+from ptychow.stitching import Stitching
 from ptychow.training.data import LabelledFrames
 from ptychow.training.split import Indices, shares_pixels
 

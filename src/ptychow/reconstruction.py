@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,24 +17,18 @@ from ptychow.detector import Preparation
 from ptychow.engines import ENGINES, open_engine
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError, about
-from ptychow.files import cannot_write
 from ptychow.formats.cxi import write_reconstruction
 from ptychow.likeness import Light
 from ptychow.model import CHECKED_FRAMES, FORCED, OWN_LIBRARIES, Model, software_versions
 from ptychow.scan import Geometry, ObjectImage, Scan
 from ptychow.scan_pattern import impossible, scan_pattern
-from ptychow.stitch import Canvas, Patches, central_crop, probe_weight, solve_constants
+from ptychow.stitch import Canvas, central_crop
+from ptychow.stitching import Stitching, patch_weight, room_for_patches, stitch_solved
 from ptychow.trust import WINDOW, FrameSample, Verdict, Watch, judge, object_residual
 from ptychow.words import counted
 
-# Patches are kept for the final solve of their constants; beyond this many bytes in a temporary file instead of memory.
-SPOOL_LIMIT = 2e9
-CENTRAL_CROP = 12  # pixels, the PtychoNN notebooks'
-STITCHED_AT_A_TIME = 64
 # Windows of a scan at most in which patches are compared with their neighbours.
 MOST_WINDOWS = 16
-
-Stitching = Literal["probe", "central-crop"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,9 @@ def reconstruct(
     solve = model.card.gauge == "constant-free"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ptychow-") as folder:
-        patches = _spool((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
+        patches = (
+            room_for_patches((len(scan), *weight.shape), Path(folder, "patches")) if solve or keep_patches else None
+        )
         passed = _Pass(scan, positions, model, preparation, opened, len(weight))
 
         def finish(indices: NDArray[np.int64], inputs: NDArray[np.float32], found: NDArray[np.complex64]) -> None:
@@ -274,28 +268,6 @@ def finished(
     )
 
 
-def stitch_solved(
-    canvas: Canvas,
-    patches: Patches,
-    positions: NDArray[np.float64],
-    lit: NDArray[np.int64],
-    folder: str | Path,
-    on_sweep: Callable[[int], object] = lambda sweep: None,
-) -> NDArray[np.complex64]:
-    """Bring patches to one constant and stitch those at `lit`: how every scan ends whose Model leaves constants open.
-
-    The constants are solved once, from all patches in the order of their indices. patches: (N, m, m). folder: where
-    there is room for another copy of them. on_sweep: as `solve_constants` has it. Returns the constants (N,).
-    """
-    weight = canvas.weight.astype(np.float32)
-    spool = partial(_spool, path=Path(folder, "weighted"))
-    constants = solve_constants(patches, positions, weight, allocate=spool, on_sweep=on_sweep)
-    for start in range(0, len(lit), STITCHED_AT_A_TIME):
-        chosen = lit[start : start + STITCHED_AT_A_TIME]
-        canvas.add(patches[chosen] * constants[chosen, None, None], positions[chosen])
-    return constants
-
-
 class _Pass:
     """One pass of a scan's frames through preparation and network, and what was met on the way."""
 
@@ -378,30 +350,3 @@ def unsaid(verdict: Verdict, warnings: Sequence[str]) -> Iterator[str]:
     """The verdict's reasons, in words, but for those of a kind (what stands before the colon) that has been told."""
     told = {words.removeprefix(FORCED).partition(":")[0] for words in warnings}
     return (words for words in verdict.reasons if words.partition(":")[0] not in told)
-
-
-def patch_weight(model: Model, stitching: Stitching) -> NDArray[np.float32]:
-    """Stitching weights (m, m) of the central m x m pixels of a patch."""
-    if stitching == "central-crop":
-        return np.ones((CENTRAL_CROP, CENTRAL_CROP), np.float32)
-    if stitching != "probe":
-        raise InputError("unknown stitching", found=stitching, expected="probe or central-crop")
-    if model.probe is None:
-        raise InputError(
-            "the Model knows no probe to weight patches by", field="probe", remedy="Use --stitching central-crop"
-        )
-    return probe_weight(model.probe)
-
-
-def _spool(shape: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
-    """Room for all patches, zero, in memory or in a new file. Raises PtychoWError where the disk has none."""
-    if np.prod(shape, dtype=float) * 8 <= SPOOL_LIMIT:
-        return np.zeros(shape, np.complex64)
-    # Room is taken now: a memory map of a disk that fills up later would end the process without a word.
-    try:
-        with path.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 8)
-    except OSError as error:
-        raise cannot_write(path, error.strerror) from None
-    return np.memmap(path, np.complex64, "r+" if path.stat().st_size else "w+", shape=shape)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scripted import QUICK, Script, difference, frames_of, in_steps, positions_of, run, start_of, whole
 
-from ptychow import reconstruction
+from ptychow import stitching
 from ptychow.cli.common import Report
 from ptychow.cli.live_results import Results
 from ptychow.engines import open_engine
@@ -128,8 +128,8 @@ def test_no_room_for_the_final_solve_is_an_error_of_that_scan(trained, scan, mon
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(reconstruction, "SPOOL_LIMIT", 0)
-    monkeypatch.setattr(reconstruction.os, "posix_fallocate", full)
+    monkeypatch.setattr(stitching, "SPOOL_LIMIT", 0)
+    monkeypatch.setattr(stitching.os, "posix_fallocate", full)
     rescued, sessions = [], []
 
     def given_up():

@@ -25,9 +25,9 @@ from ptychow.live.records import LARGEST_INDEX, Corrupt, FrameRecord, PositionRe
 from ptychow.live.settings import LiveSettings
 from ptychow.live.spool import PatchSpool, SlotFile
 from ptychow.model import Model
-from ptychow.reconstruction import patch_weight
 from ptychow.scan import Scan
 from ptychow.stitch import central_crop
+from ptychow.stitching import patch_weight
 from ptychow.trust import FrameSample, Verdict, Watch
 
 # Positions joined, and patches of late ones stitched, at a time.

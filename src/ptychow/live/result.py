@@ -16,9 +16,10 @@ from ptychow.live.join import DARK
 from ptychow.live.pipeline import LiveScan
 from ptychow.live.records import now
 from ptychow.live.spool import SlotFile, SpooledPatches
-from ptychow.reconstruction import STITCHED_AT_A_TIME, Reconstruction, finished, stitch_solved
+from ptychow.reconstruction import Reconstruction, finished
 from ptychow.scan import Scan
 from ptychow.stitch import Canvas
+from ptychow.stitching import STITCHED_AT_A_TIME, stitch_solved
 from ptychow.words import counted
 
 

@@ -32,7 +32,8 @@ from ptychow.live.records import (
 from ptychow.live.result import finish
 from ptychow.live.waiting import Link, Wait, waits
 from ptychow.model import Model
-from ptychow.reconstruction import Reconstruction, patch_weight
+from ptychow.reconstruction import Reconstruction
+from ptychow.stitching import patch_weight
 
 State = Literal["waiting", "scanning", "silent", "finishing", "unsaved", "done", "failed"]
 

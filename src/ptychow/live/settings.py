@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ptychow.reconstruction import Stitching
+from ptychow.stitching import Stitching
 
 
 @dataclass(frozen=True)
