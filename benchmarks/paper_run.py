@@ -22,7 +22,7 @@ from ptychow.devices import has_bfloat16
 from ptychow.engines.torch_engine import TorchEngine
 from ptychow.evaluation import Evaluation, evaluate
 from ptychow.files import atomic_path, write_json
-from ptychow.metrics import align, image_metrics, phase_metrics, stitch_notebook
+from ptychow.metrics import align, grid_map, image_metrics, phase_metrics
 from ptychow.model import Model
 from ptychow.networks import build
 from ptychow.networks.count import count
@@ -210,14 +210,8 @@ def _maps(
         patches = patches * np.complex64(overlap / abs(overlap))
     middle = labels.shape[1] // 2
     truth = labels[:, middle, middle].reshape(raster)
-    image = stitched_map(patches.reshape(*raster, *patches.shape[1:]))
+    image = grid_map(patches.reshape(*raster, *patches.shape[1:]))
     return align(image, truth, remove=("constant",)).image, truth
-
-
-def stitched_map(patches: NDArray[np.complex64]) -> NDArray[np.complex128]:
-    """The headline's map, one pixel a point, of (lines, points, h, w) patches: see `metrics.notebook_metric`."""
-    amplitude, phase = (stitch_notebook(part(patches)) for part in (np.abs, np.angle))
-    return (amplitude * np.exp(1j * phase))[::3, ::3]
 
 
 def _labels(model: Model, scan: Scan) -> NDArray[np.complex64]:

@@ -95,7 +95,9 @@ def test_what_making_an_item_raises_comes_up():
         used.extend(ahead(items()))
 
 
-def test_it_can_be_left_early():
-    for item in ahead(iter(range(1000))):
-        if item == 3:
-            break
+def test_it_can_be_left_early_and_leaves_no_thread():
+    before, made = threading.active_count(), []
+    items = ahead(made.append(k) or k for k in range(1000))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    items.close()
+    assert threading.active_count() == before and len(made) < 10

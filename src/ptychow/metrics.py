@@ -5,8 +5,7 @@ maps subtracted. Its mean square is the phase MSE. The variance it is set agains
 about its mean, taken after the reference was turned so that its (weighted) complex mean is real and positive: the
 plain variance wherever the phases span less than a turn, and independent of the reference's own constant everywhere.
 Unexplained variance = MSE / variance. It contains what is left of a constant offset, which the explained variance
-(EVA)
-ignores: unexplained = 1 - EVA + offset^2 / variance. A flat estimate scores about 1.
+(EVA) ignores: unexplained = 1 - EVA + offset^2 / variance. A flat estimate scores about 1.
 """
 
 from __future__ import annotations
@@ -298,6 +297,14 @@ def stitch_notebook(patches: NDArray[Any], *, step: int = 3, crop: int = 12) -> 
     return total[inner] / count[inner]
 
 
+def grid_map(patches: NDArray[Any], *, step: int = 3, crop: int = 12) -> NDArray[np.complex128]:
+    """The headline's map (lines, points), one pixel a scan point, of complex patches (lines, points, h, w): amplitudes
+    and raw phases stitched as `stitch_notebook` has it, and read where each patch has its centre.
+    """
+    amplitude, phase = (stitch_notebook(part(patches), step=step, crop=crop) for part in (np.abs, np.angle))
+    return (amplitude * np.exp(1j * phase))[::step, ::step]
+
+
 def notebook_metric(
     estimate: NDArray[Any], reference: NDArray[Any], *, step: int = 3, crop: int = 12
 ) -> dict[str, float]:
@@ -307,9 +314,9 @@ def notebook_metric(
     the paper's numbers). The paper and the notebooks resize the stitched map (`stitch_notebook`, raw phases averaged)
     to one pixel a scan point and compare it with the reference's centre pixels: notebook_amplitude_mse,
     notebook_phase_mse. The resize samples between pixels and blurs, so that perfect patches do not score zero:
-    notebook_amplitude_floor and notebook_phase_floor are the reference's own scores. Headline: the map read at
-    [::step, ::step], floor 0, one constant phase removed: grid_ + the names of `image_metrics`; and
-    flat_phase_unexplained_variance, what a flat estimate scores.
+    notebook_amplitude_floor and notebook_phase_floor are the reference's own scores. Headline: `grid_map`, floor 0, one
+    constant phase removed: grid_ + the names of `image_metrics`; and flat_phase_unexplained_variance, what a flat
+    estimate scores.
     """
     from skimage.transform import resize
 
@@ -327,7 +334,7 @@ def notebook_metric(
 
     amplitude, phase = stitched(estimate)
     own_amplitude, own_phase = stitched(reference)
-    grid = (amplitude * np.exp(1j * phase))[::step, ::step]
+    grid = grid_map(estimate, step=step, crop=crop)
     return {
         "notebook_amplitude_mse": resized_mse(amplitude, np.abs(centre)),
         "notebook_phase_mse": resized_mse(phase, np.angle(centre)),

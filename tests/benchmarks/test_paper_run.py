@@ -12,9 +12,8 @@ from paper_networks import LEARNERS
 from paper_page import write_page
 from paper_plan import SCALES, Scale, Training, plan
 from paper_results import HEADLINE, Results, number
-from paper_run import OutOfTimeError, points, run, stitched_map
+from paper_run import OutOfTimeError, points, run
 from ptychow.errors import InputError
-from ptychow.metrics import notebook_metric
 from ptychow.optics.beam import gaussian_beam
 from ptychow.optics.detection import Detector
 from ptychow.optics.samples import labyrinth
@@ -159,15 +158,6 @@ def test_shuffled_frames_are_the_same_frames_at_other_places(scan):
     ]
     assert len(set(order)) == 40 and order != list(range(40))
     assert (mixed.positions == scan.positions).all() and mixed.object is scan.object
-
-
-def test_the_stitched_map_is_the_headlines(scan):
-    labels = PatchExtractor(scan.object, SIZE)(scan.positions_px).reshape(LINES, COLUMNS, SIZE, SIZE)
-    spoilt = labels * np.exp(0.3j * np.random.default_rng(0).normal(size=(LINES, COLUMNS, 1, 1))).astype(np.complex64)
-    image, truth = stitched_map(spoilt), labels[:, :, SIZE // 2, SIZE // 2]
-    constant = np.vdot(image, truth)
-    error = np.angle(image * constant / abs(constant) * truth.conj()) ** 2
-    assert error.mean() == pytest.approx(notebook_metric(spoilt, labels)["grid_phase_mse"], rel=1e-6)
 
 
 def test_the_four_points_are_the_middles_of_the_quarters():
