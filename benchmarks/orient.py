@@ -118,6 +118,7 @@ def run(case: Case, result: Path) -> None:
         stored,
         trust_probe=case.search != "blind",
         positions=tuple(Orientation) if case.search == "open" else (UPRIGHT,),
+        device="cpu",
     )
     facts = {
         "scan": case.scan,

@@ -119,7 +119,7 @@ def run(case: Case, result: Path) -> None:
         print(f"{case.name}: round {done.number}, error {done.error:.4f}, moved {done.moved:.2f} px", flush=True)
         progress.append({**asdict(done), "seconds": time.perf_counter() - began})
 
-    found = refine_positions(scan, seed=case.seed, on_round=on_round)
+    found = refine_positions(scan, device="cpu", seed=case.seed, on_round=on_round)
     facts = {
         "case": asdict(case),
         "frames": len(scan),

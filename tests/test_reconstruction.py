@@ -9,7 +9,7 @@ from conftest import small_scan
 from ptychow.detector_fit import SAMPLE_FRAMES
 from ptychow.errors import InputError, MismatchError
 from ptychow.evaluation import evaluate
-from ptychow.formats.cxi import read_object
+from ptychow.formats.cxi import read_object, write_scan
 from ptychow.metrics import align
 from ptychow.model import CHECKED_FRAMES, Model
 from ptychow.reconstruction import reconstruct
@@ -146,6 +146,16 @@ def test_a_scan_of_zeros_gives_no_picture_even_by_force(trained, paper_trained, 
         reconstruct(dark, paper_trained.model, device="cpu")
     with pytest.raises(InputError, match=r"small-0.cxi: frames: no frame holds counts"):
         reconstruct(dark, paper_trained.model, device="cpu", force=True)
+
+
+def test_a_scan_may_be_named_by_its_file(trained, scan, tmp_path):
+    write_scan(tmp_path / "scan.cxi", scan)
+    from_file = reconstruct(tmp_path / "scan.cxi", trained.model, device="cpu")
+    np.testing.assert_array_equal(from_file.image.image, reconstruct(scan, trained.model, device="cpu").image.image)
+    numbers = evaluate(trained.model, str(tmp_path / "scan.cxi"), device="cpu", indices=range(9))
+    assert numbers.headline == evaluate(trained.model, scan, device="cpu", indices=range(9)).headline
+    with pytest.raises(InputError, match="no such file"):
+        reconstruct("nothing.cxi", trained.model)
 
 
 def test_bad_counts_name_scan_and_frame(trained, scan):

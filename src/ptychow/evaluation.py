@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ptychow import metrics
 from ptychow.errors import InputError
+from ptychow.formats import scan_of
 from ptychow.model import Model
 from ptychow.optics.beam import intensity
 from ptychow.patches import PatchExtractor, resample_object
@@ -89,7 +90,7 @@ def unseen_frames(scan: Scan, model: Model) -> Indices:
 
 def evaluate(
     model: Model | str | Path,
-    scan: Scan,
+    scan: Scan | str | Path,
     *,
     indices: Indices | NDArray[np.bool_] | Sequence[int] | None = None,
     region: str | None = None,
@@ -100,13 +101,15 @@ def evaluate(
     precision: str = "fp32",
     force: bool = False,
 ) -> Evaluation:
-    """Compare the Model's patches and stitched object with the scan's labels; model: it, or its file or name.
+    """Compare the Model's patches and stitched object with the scan's labels.
 
+    model, scan: themselves, or their files; a Model's name, too.
     indices: the frames, by number or as (N,) bool, described by `region`; by default the unseen ones. remove: what
     alignment takes out of the stitched object, by default the constant for simulated truth, and constant, ramp and
     shift (the ambiguities of an iterative reconstruction) otherwise. Raises InputError where there are no labels or no
     unseen frames.
     """
+    scan = scan_of(scan)
     if scan.object is None and scan.label_patches is None:
         raise InputError("has no labels to compare with", file=scan.name, remedy="Make them with: ptychow label")
     model = Model.of(model)

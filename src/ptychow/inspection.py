@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ptychow.bad_pixels import count_once, find_bad_pixels
 from ptychow.detector_fit import SIZE_MULTIPLE, network_sizes
 from ptychow.detector_steps import NOT_FINITE_REMEDY
+from ptychow.formats import scan_of
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
 from ptychow.scan import BEAM_CENTRE, NOT_BELIEVED, Scan
@@ -208,12 +210,14 @@ class Inspection:
 
 
 def inspect_scan(
-    scan: Scan, *, format: str = "", on_frames: Callable[[int], object] = lambda count: None
+    scan: Scan | str | os.PathLike[str], *, format: str = "", on_frames: Callable[[int], object] = lambda count: None
 ) -> Inspection:
-    """Read all frames once and look at everything. `on_frames` is told how many have just been read.
+    """Read all frames of a scan, or of that of a file, once and look at everything.
 
+    format: its name, in words. on_frames: told how many have just been read.
     Raises InputError where the frames cannot be read.
     """
+    scan = scan_of(scan)
     frames = measure_frames(scan, on_frames)
     _, reasons = find_bad_pixels(frames.mean, frames.largest, frames=len(scan))
     invalid = frames.valid < 0.5 * len(scan)

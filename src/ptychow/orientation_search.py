@@ -26,6 +26,7 @@ claimed.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 
 from ptychow.detector_fit import detector_of, preparation_of
 from ptychow.errors import InputError
+from ptychow.formats import scan_of
 from ptychow.orientation import Orientation
 from ptychow.patches import PatchExtractor
 from ptychow.prepared import prepare_scan
@@ -176,15 +178,16 @@ def class_of(frames: Orientation, positions: Orientation) -> tuple[Orientation, 
 
 
 def find_orientation(
-    scan: Scan,
+    scan: Scan | str | os.PathLike[str],
     *,
     trust_probe: bool | None = None,
     positions: Sequence[Orientation] = tuple(Orientation),
-    device: str = "cpu",
+    device: str = "auto",
     seed: int = 0,
     on_trial: Callable[[], Any] = lambda: None,
 ) -> Oriented:
-    """Which orientation of frames and positions fits, by what it predicts of frames it has not seen.
+    """Which orientation of frames and positions of a scan, or of that of a file, fits, by what it predicts of frames it
+    has not seen.
 
     trust_probe: take the scan's probe as known in the object's frame; by default where there is one. Otherwise only the
     class can be found; a probe in the file is then where reconstructions start.
@@ -195,6 +198,7 @@ def find_orientation(
     Raises InputError for a probe to trust that is not there, for fewer than 8 frames with counts, and what `label`
     raises.
     """
+    scan = scan_of(scan)
     trusted = scan.probe is not None if trust_probe is None else trust_probe
     if trusted and scan.probe is None:
         raise InputError("nothing to trust", file=scan.name, field="probe", remedy="Find the class without one")

@@ -118,7 +118,7 @@ def refine_positions(
     *,
     reach: float | None = None,
     probe_modes: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     seed: int = 0,
     schedule: tuple[Step, ...] = SCHEDULE,
     on_round: Callable[[Round], Any] = lambda round: None,

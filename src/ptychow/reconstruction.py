@@ -17,6 +17,7 @@ from ptychow.detector import Preparation
 from ptychow.engines import ENGINES, open_engine
 from ptychow.engines.base import Engine
 from ptychow.errors import InputError, about
+from ptychow.formats import scan_of
 from ptychow.formats.cxi import write_reconstruction
 from ptychow.likeness import Light
 from ptychow.model import CHECKED_FRAMES, FORCED, OWN_LIBRARIES, Model, software_versions
@@ -97,7 +98,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    scan: Scan,
+    scan: Scan | str | Path,
     model: Model | str | Path,
     *,
     stitching: Stitching = "probe",
@@ -112,7 +113,7 @@ def reconstruct(
     advance: Callable[[int], object] = lambda frames: None,
     on_sweep: Callable[[int], object] = lambda sweep: None,
 ) -> Reconstruction:
-    """Reconstruct a scan with a Model, or with the one of a file or name.
+    """Reconstruct a scan, or that of a file, with a Model, or with the one of a file or name.
 
     stitching: weights from the probe, or the notebooks' uniform central 12 x 12 pixels. scale: count scale measured on
     the scan's first frames, or the Model's own. engine, device, precision, threads: as `engines.open_engine` takes
@@ -122,6 +123,7 @@ def reconstruct(
     with a warning: a network would make an object of them too.
     Raises MismatchError, and InputError for bad frames or positions (that can be no scan's: unless forced).
     """
+    scan = scan_of(scan)
     for name, number in (("batch_size", batch_size), ("threads", threads)):
         if number is not None and number < 1:
             raise InputError("none", field=name, found=number, expected="1 or more")

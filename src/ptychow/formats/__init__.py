@@ -34,7 +34,7 @@ from ptychow.formats.matlab_files import is_matlab
 from ptychow.formats.numpy_files import npz_members
 from ptychow.scan import Scan
 
-__all__ = ["FORMATS", "Format", "is_scan", "read_scan", "recognise", "with_pixel_size", "write_scan"]
+__all__ = ["FORMATS", "Format", "is_scan", "read_scan", "recognise", "scan_of", "with_pixel_size", "write_scan"]
 
 MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, numpy_stack, tiff, hdf5)
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in MODULES}
@@ -63,6 +63,11 @@ def read_scan(
             scan = chosen.read(path, {key: value for key, value in mapping.items() if key not in OF_POSITIONS})
             scan = position_files.with_positions(scan, mapping)
         return with_pixel_size(scan, pixel_size)
+
+
+def scan_of(given: Scan | str | os.PathLike[str]) -> Scan:
+    """A Scan itself, or that of a file that explains itself. Raises InputError as `read_scan`."""
+    return given if isinstance(given, Scan) else read_scan(given)
 
 
 def _require_table(mapping: Mapping[str, str], chosen: Format) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ptychow.devices import choose_device, free_memory
 from ptychow.errors import InputError
+from ptychow.formats import scan_of
 from ptychow.scan import ObjectImage, Scan
 from ptychow.solver.engine import Estimate, OnEpoch, choose_batch, iterate
 from ptychow.solver.measurement import Measurement, flat_object, measure, object_frame
@@ -36,7 +38,7 @@ class Labelled:
 
 
 def label(
-    scan: Scan,
+    scan: Scan | str | os.PathLike[str],
     *,
     method: str = "lsqml",
     epochs: int | None = None,
@@ -47,7 +49,7 @@ def label(
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> Labelled:
-    """Reconstruct object and probe of a scan iteratively, from an object that is 1 everywhere.
+    """Reconstruct object and probe of a scan, or of that of a file, iteratively, from an object that is 1 everywhere.
 
     method: of `METHODS`. epochs: until a plateau of the error by default.
     batch_size, noise: the method's by default; a projection method has no batches.
@@ -61,7 +63,7 @@ def label(
     Raises MissingExtraError without Pty-Chi, InputError where the scan cannot be used or does not fit into memory,
     PtychoWError where the reconstruction diverges.
     """
-    chosen = method_named(method)
+    scan, chosen = scan_of(scan), method_named(method)
     batch_size = choose_batch(chosen, batch_size)
     for name, number in (("epochs", epochs), ("probe_modes", probe_modes)):
         if number is not None and number < 1:
