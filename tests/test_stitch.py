@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import positions_inside, smooth_object
 from ptychow.errors import InputError
 from ptychow.patches import PatchExtractor
-from ptychow.stitch import Canvas, central_crop, probe_weight, shift_patches, solve_constants
+from ptychow.stitch import Canvas, central_crop, probe_weight, shift_patches, shifted, solve_constants
 
 
 def ring_probe(size=32):
@@ -75,8 +76,26 @@ def test_a_whole_pixel_is_one_whatever_rounding_says(error):
 
 def test_shifting_by_a_whole_pixel_moves_pixels():
     patches = np.random.default_rng(0).normal(size=(2, 8, 8)) + 0j
-    shifted = shift_patches(patches, np.array([[1.0, 0.0], [1.0, 0.0]]))
-    np.testing.assert_allclose(shifted[:, 1:], patches[:, :-1], atol=1e-12)
+    moved = shift_patches(patches, np.array([[1.0, 0.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(moved[:, 1:], patches[:, :-1], atol=1e-12)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.7, 1.0])
+def test_reading_between_pixels_is_exact_for_parabolas(fraction):
+    rows, columns = np.indices((12, 12)).astype(np.float64)
+
+    def parabola(down, right):
+        return 0.02 * down**2 - 0.03 * down * right + 1j * (0.1 * right + 0.01 * right**2)
+
+    read = shift_patches(parabola(rows, columns)[None], np.array([[fraction, fraction / 2]]))[0]
+    inner = slice(3, -3), slice(3, -3)
+    np.testing.assert_allclose(read[inner], parabola(rows - fraction, columns - fraction / 2)[inner], atol=1e-6)
+
+
+def test_shifting_can_be_differentiated():
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.normal(size=(2, 4, 4, 2)).view(complex)[..., 0]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: shifted(x, np.array([[0.3, 0.0], [0.8, 0.5]])), (images,))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])

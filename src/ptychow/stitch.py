@@ -204,26 +204,32 @@ class Canvas:
 
 
 def shift_patches(patches: NDArray[np.complexfloating], fractions: NDArray[np.float64]) -> NDArray[np.complexfloating]:
-    """Sample (b, n, n) patches at pixels k - fraction, so that a patch whose corner lies `fraction` beyond a grid point
-    is read on the grid. Cubic convolution (Keys, IEEE Trans. ASSP 29, 1153 (1981), a = -1/2); edges are repeated.
-    The precision stays that of the patches.
+    """Patches (b, n, n) whose corners lie `fractions` (b, 2) in [0, 1) beyond a grid point, read on the grid: `shifted`
+    of arrays.
     """
-    if not len(patches):
-        return patches
+    return shifted(torch.from_numpy(np.ascontiguousarray(patches)), fractions).numpy() if len(patches) else patches
+
+
+def shifted(images: torch.Tensor, fractions: NDArray[np.float64]) -> torch.Tensor:
+    """Complex images (b, n, n) sampled at pixels k - fraction, fractions (b, 2) in [0, 1]; can be differentiated.
+
+    Cubic convolution (Keys, IEEE Trans. ASSP 29, 1153 (1981), a = -1/2); edges are repeated. The precision stays that
+    of the images.
+    """
     # As pairs of real numbers, in place: most of stitching is spent here.
-    shifted = torch.view_as_real(torch.from_numpy(np.ascontiguousarray(patches)))
+    pairs = torch.view_as_real(images)
     for axis in (1, 2):
         fraction = fractions[:, axis - 1]
         if np.abs(fraction).max() < 1e-6:
             continue
-        weights = torch.from_numpy(cubic_convolution_weights(1 - fraction)).to(shifted.dtype)[:, :, None, None, None]
-        length = shifted.shape[axis]
-        first, last = shifted.narrow(axis, 0, 1), shifted.narrow(axis, length - 1, 1)
-        padded = torch.cat([first, first, shifted, last], dim=axis)
-        shifted = padded.narrow(axis, 0, length) * weights[:, 0]
+        weights = torch.from_numpy(cubic_convolution_weights(1 - fraction)).to(pairs)[:, :, None, None, None]
+        length = pairs.shape[axis]
+        first, last = pairs.narrow(axis, 0, 1), pairs.narrow(axis, length - 1, 1)
+        padded = torch.cat([first, first, pairs, last], dim=axis)
+        pairs = padded.narrow(axis, 0, length) * weights[:, 0]
         for tap in range(1, 4):
-            shifted.addcmul_(padded.narrow(axis, tap, length), weights[:, tap])
-    return torch.view_as_complex(shifted).numpy()
+            pairs.addcmul_(padded.narrow(axis, tap, length), weights[:, tap])
+    return torch.view_as_complex(pairs)
 
 
 def cubic_convolution_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from ptychow.stitch import Canvas, probe_weight, solve_constants
 from ptychow.training import LABEL_FREE, no_split, physics, recipe_named, train
 from ptychow.training.assemble import assemble
 from ptychow.training.label_free import calibrate
-from ptychow.training.physics import PhysicsLoss, frozen_statistics, mismatch, read_between, through_common_object
+from ptychow.training.physics import PhysicsLoss, frozen_statistics, mismatch, through_common_object
 from ptychow.training.virtual import expected_counts
 
 KINDS = ("amplitude", "poisson")
@@ -29,19 +29,6 @@ def group(scan):
     positions = np.array([30.0, 40.0]) + np.random.default_rng(0).uniform(-4, 4, (6, 2))
     patches = PatchExtractor(truth, 32)(positions)
     return positions, patches, expected_counts(scan.probe[None], patches)
-
-
-@pytest.mark.parametrize("offset", [-1.0, -0.7, -0.2, 0.0, 0.4])
-def test_reading_between_pixels_is_exact_for_parabolas(offset):
-    rows, columns = np.indices((12, 12)).astype(np.float64)
-
-    def parabola(down, right):
-        return 0.02 * down**2 - 0.03 * down * right + 1j * (0.1 * right + 0.01 * right**2)
-
-    image = torch.from_numpy(parabola(rows, columns))[None]
-    read = read_between(image, np.array([[offset, -offset / 2]]))[0].numpy()
-    inner = slice(3, -3), slice(3, -3)
-    np.testing.assert_allclose(read[inner], parabola(rows + offset, columns - offset / 2)[inner], atol=1e-6)
 
 
 def test_patches_that_agree_pass_through_their_common_object(scan, group):

@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ptychow.detector import Preparation
 from ptychow.errors import InputError, about
 from ptychow.patches import corners
 from ptychow.scan import Scan
-from ptychow.stitch import cubic_convolution_weights, probe_weight, solve_constants
+from ptychow.stitch import probe_weight, shifted, solve_constants
 from ptychow.training.split import Indices
 
 Mismatch = Literal["amplitude", "poisson"]
@@ -111,46 +110,20 @@ def through_common_object(patches: Tensor, positions_px: NDArray[np.float64], we
     start = start - np.floor(start.min(axis=0))
     whole = np.floor(start + 1e-9).astype(int)
     fraction = start - whole
-    shifted = read_between(turned, -fraction)
+    on_grid = shifted(turned, fraction)
     weights = torch.from_numpy(weight).to(patches.device)
     # One pixel more than the last patch reaches: reading between pixels looks ahead.
     shape = tuple(whole.max(axis=0) + size + 1)
     total = torch.zeros(shape, dtype=patches.dtype, device=patches.device)
     power = torch.zeros(shape, dtype=weights.dtype, device=patches.device)
-    for patch, (row, column) in zip(shifted, whole, strict=True):
+    for patch, (row, column) in zip(on_grid, whole, strict=True):
         window = slice(row, row + size), slice(column, column + size)
         total[window] = total[window] + weights * patch
         power[window] += weights
     image = total / power.clamp_min(float(weights.min()))
     cut = torch.stack([image[row : row + size, column : column + size] for row, column in whole])
-    return read_between(cut, fraction)
-
-
-def read_between(images: Tensor, offsets: NDArray[np.float64]) -> Tensor:
-    """Images (b, n, n) read at pixels k + offset, offsets (b, 2) in [-1, 1), by the Canvas's cubic convolution.
-
-    Edges are repeated.
-    """
-    for axis in (1, 2):
-        offset = offsets[:, axis - 1]
-        whole = np.floor(offset).astype(int)
-        taps = torch.from_numpy(cubic_convolution_weights(offset - whole).astype(np.float32)).to(images.device)
-        lengths = images.shape[axis]
-        padding = (0, 0, 2, 2) if axis == 1 else (2, 2)
-        padded = _pad_complex(images, padding)
-        read = [
-            sum(taps[index, tap] * image.narrow(axis - 1, 1 + base + tap, lengths) for tap in range(4))
-            for index, (image, base) in enumerate(zip(padded, whole, strict=True))
-        ]
-        images = torch.stack(read)
-    return images
-
-
-def _pad_complex(images: Tensor, padding: tuple[int, ...]) -> Tensor:
-    """Edges of (b, n, n) complex repeated."""
-    full = padding if len(padding) == 4 else (*padding, 0, 0)
-    parts = torch.view_as_real(images).permute(0, 3, 1, 2)
-    return torch.view_as_complex(functional.pad(parts, full, mode="replicate").permute(0, 2, 3, 1).contiguous())
+    # Back to where each patch lies: the other way, in the mirror.
+    return shifted(cut.flip(1, 2), fraction).flip(1, 2)
 
 
 def mismatch(patches: Tensor, probe: Tensor, counts: Tensor, good: Tensor, kind: Mismatch = "amplitude") -> Tensor:
