@@ -11,7 +11,7 @@ from test_cxi import OPTIONAL, assert_same, full_scan
 from ptychow.errors import InputError
 from ptychow.formats import read_scan, recognise, write_scan
 from ptychow.formats.nexus import write_scan as write_nexus
-from ptychow.scan import Geometry
+from ptychow.scan import NOT_BELIEVED, Geometry
 
 
 @pytest.mark.parametrize("absent", [(), *((name,) for name in OPTIONAL), OPTIONAL])
@@ -80,6 +80,52 @@ def test_motors_of_any_name_are_told_by_their_vectors(tmp_path):
             file[f"{MOTORS}/{name}"].attrs["vector"] = vector
     # One that counts against its axis is turned round.
     np.testing.assert_allclose(read_scan(path).positions, layouts.POSITIONS * (1, -1))
+
+
+def as_gda_leaves_it(folder, axes=1):
+    """Frames and motors with axes of length 1, motors without units: Diamond's I08-1."""
+    path = changed(folder, f"{MOTORS}/x", f"{MOTORS}/y", "entry_1/data_1/data", "entry_1/data_1/x")
+    with h5py.File(path, "a") as file:
+        detector = file["entry_1/instrument_1/detector_1"]
+        del detector["data"]
+        detector["data"] = layouts.FRAMES.reshape(layouts.COUNT, *[1] * axes, layouts.HEIGHT, layouts.WIDTH)
+        for name, values in (("x", layouts.RIGHT), ("y", layouts.DOWN)):
+            file[f"{MOTORS}/{name}"] = values.reshape(-1, 1, 1) * 1e3
+    return path
+
+
+@pytest.mark.parametrize("axes", [0, 1, 2])
+def test_axes_of_length_one_and_motors_whose_unit_is_told(tmp_path, axes):
+    path = as_gda_leaves_it(tmp_path, axes)
+    scan = read_scan(path, mapping={"position_unit": "mm"})
+    np.testing.assert_allclose(scan.positions, layouts.POSITIONS)
+    assert np.array_equal(scan.frames[:], layouts.FRAMES) and np.array_equal(scan.frames[[5, 2]], layouts.FRAMES[[5, 2]])
+    assert scan.raster is None
+    with pytest.raises(InputError, match=r"transformations/y, attribute units: unknown unit.*--map position_unit=um"):
+        read_scan(path)
+
+
+def test_a_unit_that_is_told_neither_contradicts_nor_is_idle(tmp_path):
+    path, _ = layouts.nexus_raster(tmp_path)
+    assert read_scan(path, mapping={"position_unit": "mm"}).position_unit == "m"
+    with pytest.raises(InputError, match="contradicts the file; found um, expected mm"):
+        read_scan(path, mapping={"position_unit": "um"})
+    write_nexus(tmp_path / "own.nxs", full_scan())
+    with pytest.raises(InputError, match="is said of motors without a unit; found /entry_1/.*translation"):
+        read_scan(tmp_path / "own.nxs", mapping={"position_unit": "um"})
+    # Said of a table, it says nothing of the file's own.
+    np.savetxt(tmp_path / "table.txt", layouts.POSITIONS * 1e6)
+    of_table = {"positions_file": str(tmp_path / "table.txt"), "position_columns": "1,2", "position_unit": "um"}
+    np.testing.assert_allclose(read_scan(path, mapping=of_table).positions, layouts.POSITIONS)
+
+
+def test_an_energy_without_a_unit_is_not_used_and_inspect_says_so(tmp_path):
+    path = changed(tmp_path, "entry_1/instrument_1/beam_1/energy")
+    with h5py.File(path, "a") as file:
+        file["entry_1/instrument_1/beam_1/energy"] = 710.0
+    scan = read_scan(path)
+    assert scan.geometry.wavelength is None
+    assert scan.metadata[NOT_BELIEVED] == "entry_1/instrument_1/beam_1/energy has no attribute units"
 
 
 def test_groups_without_numbers_and_of_any_name(tmp_path):

@@ -74,7 +74,7 @@ def _require_table(mapping: Mapping[str, str], chosen: Format) -> None:
     """Raise InputError for what is said of a table of positions, where none is named and the file's own explain
     themselves.
     """
-    own = {"position_unit"} if "positions" in chosen.keys else set()
+    own = {"position_unit"} & set(chosen.keys)
     idle = sorted({"position_unit", "position_columns"} & set(mapping) - own)
     if idle and "positions_file" not in mapping:
         remedy = f"Leave it out, or name the table: --positions FILE. A {chosen.title} file says this itself"

@@ -31,7 +31,8 @@ class LazyFrames(ABC):
     """Frames of one array in one file.
 
     path: the file. dataset: the array's name in it.
-    stored_shape: (N, H, W) or, for rasters, (lines, points, H, W). dtype: of the stored values.
+    stored_shape: (N, H, W) or, for rasters, (lines, points, H, W); before H any number of axes of length 1, as
+    areaDetector and GDA leave them. dtype: of the stored values.
     Raises InputError where the array has another rank.
     """
 
@@ -41,7 +42,7 @@ class LazyFrames(ABC):
     dtype: np.dtype[Any]
 
     def __post_init__(self) -> None:
-        if len(self.stored_shape) not in (3, 4):
+        if len(self.stored_shape) < 3 or len(self._stack) > 2:
             raise InputError(
                 "not a stack of images",
                 file=self.path,
@@ -60,13 +61,21 @@ class LazyFrames(ABC):
     @property
     def shape(self) -> tuple[int, int, int]:
         """(N, H, W)."""
-        *stack, height, width = self.stored_shape
-        return math.prod(stack), height, width
+        *_, height, width = self.stored_shape
+        return math.prod(self._stack), height, width
+
+    @property
+    def _stack(self) -> tuple[int, ...]:
+        """Lengths of the axes that number the frames."""
+        stack = list(self.stored_shape[:-2])
+        while len(stack) > 1 and stack[-1] == 1:
+            stack.pop()
+        return tuple(stack)
 
     @property
     def raster(self) -> tuple[int, int] | None:
         """(lines, points per line) where the array is stored as a raster."""
-        return (self.stored_shape[0], self.stored_shape[1]) if len(self.stored_shape) == 4 else None
+        return (self._stack[0], self._stack[1]) if len(self._stack) == 2 else None
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Frames of an integer (H, W), a slice, or an index array in any order, repeats allowed (n, H, W).

@@ -55,8 +55,8 @@ from ptychow.formats.hdf5_files import (
     read_hdf5_text,
 )
 from ptychow.formats.lazy import HDF5Frames
-from ptychow.formats.units import joules, position_scale, wavelength_of
-from ptychow.scan import Geometry, Scan
+from ptychow.formats.units import KNOWN_UNITS, agreed_scale, joules, wavelength_of
+from ptychow.scan import NOT_BELIEVED, Geometry, Scan
 
 DEFINITIONS = ("NXcxi_ptycho", "NXptycho")
 BEAM = "entry_1/instrument_1/beam_1"
@@ -101,15 +101,19 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             found = f"shape {frames.shape}"
             raise InputError("not the detector's data", file=path, field=flat, found=found, expected=stored.shape)
         distance, pixel = read_detector(file, detector, path)
+        wavelength, said = _wavelength(file, _child(file, instrument, "beam", "NXbeam", path), path)
         geometry = Geometry(
-            wavelength=_wavelength(file, _child(file, instrument, "beam", "NXbeam", path), path),
+            wavelength=wavelength,
             distance=distance,
             detector_pixel=pixel,
             pixel_size=read_hdf5_number(file, f"{OWN}/pixel_size", path),
         )
-        translation = _positions(file, path, entry or "entry_1", detector, sample, stored)
+        # What is told of a unit is told of the table, where there is one.
+        told = None if "positions_file" in mapping else mapping.get("position_unit")
+        translation = _positions(file, path, entry or "entry_1", detector, sample, stored, told)
         pairing = Pairing.of(stored.shape[0], path, mapping)
         scan = complete(file, path, frames, translation, geometry, pairing)
+        scan = replace(scan, metadata=scan.metadata | said)
         if scan.raster is None and pairing.is_whole:
             scan = replace(scan, raster=stored.raster)
         if scan.mask is None:
@@ -204,24 +208,29 @@ def _child(file: h5py.File, group: str, name: str, kind: str, path: Path) -> str
     return f"{group}/{name}_1"
 
 
-def _wavelength(file: h5py.File, beam: str, path: Path) -> float | None:
+def _wavelength(file: h5py.File, beam: str, path: Path) -> tuple[float | None, dict[str, str]]:
+    """In metres, and what a scan's metadata should say of it."""
     wavelength = read_length(file, f"{beam}/incident_wavelength", path)
     if wavelength is not None:
-        return wavelength
+        return wavelength, {}
     for name in (f"{beam}/energy", f"{beam}/incident_beam_energy", f"{beam}/incident_energy"):
         energy = read_hdf5_number(file, name, path)
         if energy is not None:
             unit = attribute_text(file[name], "units")
-            return wavelength_of(energy * joules(unit, field=f"{name}, attribute units"))
-    return None
+            if not unit:
+                return None, {NOT_BELIEVED: f"{name} has no attribute units"}
+            return wavelength_of(energy * joules(unit, field=f"{name}, attribute units")), {}
+    return None, {}
 
 
 def _positions(
-    file: h5py.File, path: Path, entry: str, detector: str, sample: str, frames: HDF5Frames
+    file: h5py.File, path: Path, entry: str, detector: str, sample: str, frames: HDF5Frames, told: str | None
 ) -> tuple[NDArray[np.float64], str]:
-    """(N, 2) of (row, column), and the unit: of `translation`, or of the motors."""
+    """(N, 2) of (row, column), and the unit: of `translation`, or of the motors. told: theirs, if they do not say."""
     for name in (f"{entry}/data_1/translation", f"{detector}/translation", f"{sample}/geometry_1/translation"):
         if holds(file, name, path):
+            if told is not None:
+                raise InputError("is said of motors without a unit", file=path, field="position_unit", found=f"/{name}")
             return read_translation(file, name, path)
     motors = {axis: _motor(file, sample, axis, path) for axis in "yx"}
     found = [name for name in motors.values() if name]
@@ -236,14 +245,17 @@ def _positions(
     units = {attribute_text(file[name], "units") for name in found}
     if len(units) != 1:
         raise InputError("motors in different units", file=path, field=", ".join(found), found=", ".join(sorted(units)))
-    unit = units.pop()
-    scale, unit = position_scale(unit, field=f"{found[0]}, attribute units")
-    if frames.raster and [value.shape for value in values] == [(length,) for length in frames.raster]:
-        values = list(np.meshgrid(*values, indexing="ij"))  # the axes of the raster
+    field = f"{found[0]}, attribute units"
+    scale = agreed_scale(told, units.pop(), field=field)
+    if scale is None:
+        remedy = "Say it: --map position_unit=um"
+        raise InputError("unknown unit", file=path, field=field, found="nothing", expected=KNOWN_UNITS, remedy=remedy)
+    if frames.raster and [value.squeeze().shape for value in values] == [(length,) for length in frames.raster]:
+        values = list(np.meshgrid(*map(np.ravel, values), indexing="ij"))  # the axes of the raster
     down, right = (np.ravel(value) for value in values)
     if len(down) != len(right):
         raise InputError("of different length", file=path, field=", ".join(found), found=f"{len(down)}, {len(right)}")
-    return np.column_stack((down, right)) * scale, unit
+    return np.column_stack((down, right)) * scale[0], scale[1]
 
 
 def _motor(file: h5py.File, sample: str, axis: str, path: Path) -> str:
@@ -274,7 +286,7 @@ FORMAT = Format(
     title="NeXus NXcxi_ptycho",
     recognises=recognises,
     read=read,
-    keys=dropping.KEYS,
+    keys=dropping.KEYS | {"position_unit": "of motors without an attribute `units`"},
     write=write_scan,
     suffix=".nxs",
 )

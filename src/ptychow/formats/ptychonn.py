@@ -46,8 +46,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     Raises InputError where the step is unknown and where frames and labels do not belong together.
     """
     frames = NumpyFrames.open(path, "" if is_npy(path) else "arr_0")
-    assert frames.raster is not None
-    lines, points = frames.raster
+    lines, points = frames.stored_shape[:2]
     step, unit, geometry, origin = _step(path, mapping, frames.shape[1])
     metadata = {"positions": f"raster of {lines} lines of {points} points, step {step:g} {unit}, {origin}"}
     labels = Path(mapping["labels"]) if "labels" in mapping else _labels_beside(path)
@@ -56,7 +55,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         if not labels.is_file():
             raise InputError("no such file", file=labels, field="labels")
         patches = NumpyFrames.open(labels)
-        if patches.raster != frames.raster or patches.dtype.kind != "c":
+        if patches.stored_shape[:2] != (lines, points) or patches.dtype.kind != "c":
             raise InputError(
                 "not the labels of these frames",
                 file=labels,
@@ -73,7 +72,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         position_unit=unit,
         geometry=geometry,
         label_patches=patches,
-        raster=frames.raster,
+        raster=(lines, points),
         name=path.name,
         metadata=metadata,
     )

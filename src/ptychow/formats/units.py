@@ -12,6 +12,7 @@ PLANCK_TIMES_LIGHT = constants.h * constants.c  # J m
 ELECTRONVOLT = constants.e  # J
 
 LENGTH_UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
+KNOWN_UNITS = "m, mm, um, nm, or px for object pixels"
 OBJECT_PIXELS = ("px", "pixel", "pixels")
 LENGTHS = {
     "m": ("m", "meter", "metre", "meters", "metres"),
@@ -44,8 +45,7 @@ def position_scale(unit: str, *, field: str) -> tuple[float, PositionUnit]:
     try:
         return metres(unit, field=field), "m"
     except InputError:
-        known = "m, mm, um, nm, or px for object pixels"
-        raise InputError("unknown unit", field=field, found=unit or "nothing", expected=known) from None
+        raise InputError("unknown unit", field=field, found=unit or "nothing", expected=KNOWN_UNITS) from None
 
 
 def agreed_scale(told: str | None, written: str, *, field: str) -> tuple[float, PositionUnit] | None:
