@@ -330,8 +330,20 @@ def home_made(folder):
     return folder / "home_made.h5", {"frames": "/frames", "positions": "/xy", "position_unit": "m", "probe": "/probe"}
 
 
+def nsls2(folder, angle=0.0, **changed):
+    """As ptycho_gui's converters of HXN save a scan, and as its reconstruction reads it: x is a frame's first axis."""
+    amplitudes = np.fft.fftshift(np.sqrt(FRAMES.astype(float)).transpose(0, 2, 1), axes=(1, 2))
+    x = RIGHT / abs(np.cos(np.deg2rad(angle)) if abs(angle) <= 45 else np.sin(np.deg2rad(angle)))
+    stored = {"diffamp": amplitudes, "points": np.array([x, DOWN]) * 1e6, "angle": angle, "x_range": 4.0, "dr_x": 0.1}
+    lengths = {"z_m": DISTANCE, "lambda_nm": WAVELENGTH * 1e9, "ccd_pixel_um": DETECTOR_PIXEL * 1e6}
+    with h5py.File(folder / "scan_39.h5", "w") as file:
+        write(file, {**stored, **lengths, **changed})
+    return folder / "scan_39.h5", {}
+
+
 # Layout: (how to write it, the format that must recognise it).
 LAYOUTS = {
+    "NSLS-II": (nsls2, "nsls2"),
     "cxi of PyNX": (cxi_of_pynx, "cxi"),
     "NXcxi_ptycho raster": (nexus_raster, "nxcxi"),
     "ptyd": (ptyd, "ptyd"),

@@ -107,6 +107,7 @@ GROWING = {
     "ptyd": ("chunks/0/data", "chunks/0/positions"),
     "fold_slice pair": ("dp", None),
     "PtychoShelves prepared": ("measurement/n0/data", "measurement/n0/positions"),
+    "NSLS-II": ("diffamp", None),
     "mat 7.3": ("dp", "outputs/probe_positions"),
     "Ptychodus h5": (None, "probe_position_x_m"),
     "home made": ("frames", "xy"),

@@ -14,7 +14,7 @@ IN_METRES = set(LAYOUTS) - {"PtychoShelves prepared", "mat 5", "mat 7.3", "tike 
 WITH_MASK = {"cxi of PyNX", "NXcxi_ptycho raster", "ptyd", "PtychoShelves prepared", "Dectris 1", "Dectris 2"}
 WITH_MASK |= {"Ptychodus h5", "Ptychodus npz"}
 WITH_WAVELENGTH = {"cxi of PyNX", "NXcxi_ptycho raster", "ptyd", "fold_slice pair", "mat 5", "mat 7.3"}
-WITH_WAVELENGTH |= {"Ptychodus h5", "Ptychodus npz", "Dectris 1", "Dectris 2"}
+WITH_WAVELENGTH |= {"Ptychodus h5", "Ptychodus npz", "Dectris 1", "Dectris 2", "NSLS-II"}
 WITH_DISTANCE = WITH_WAVELENGTH - {"fold_slice pair", "mat 5", "mat 7.3"}
 WITH_PROBE = {"mat 5", "mat 7.3", "Ptychodus h5", "Ptychodus npz", "tike npz", "home made"}
 

@@ -99,8 +99,8 @@ def test_axes_of_length_one_and_motors_whose_unit_is_told(tmp_path, axes):
     path = as_gda_leaves_it(tmp_path, axes)
     scan = read_scan(path, mapping={"position_unit": "mm"})
     np.testing.assert_allclose(scan.positions, layouts.POSITIONS)
-    assert np.array_equal(scan.frames[:], layouts.FRAMES) and np.array_equal(scan.frames[[5, 2]], layouts.FRAMES[[5, 2]])
-    assert scan.raster is None
+    assert np.array_equal(scan.frames[:], layouts.FRAMES) and scan.raster is None
+    assert np.array_equal(scan.frames[[5, 2]], layouts.FRAMES[[5, 2]])
     with pytest.raises(InputError, match=r"transformations/y, attribute units: unknown unit.*--map position_unit=um"):
         read_scan(path)
 
@@ -111,7 +111,7 @@ def test_a_unit_that_is_told_neither_contradicts_nor_is_idle(tmp_path):
     with pytest.raises(InputError, match="contradicts the file; found um, expected mm"):
         read_scan(path, mapping={"position_unit": "um"})
     write_nexus(tmp_path / "own.nxs", full_scan())
-    with pytest.raises(InputError, match="is said of motors without a unit; found /entry_1/.*translation"):
+    with pytest.raises(InputError, match=r"is said of motors without a unit; found /entry_1/.*translation"):
         read_scan(tmp_path / "own.nxs", mapping={"position_unit": "um"})
     # Said of a table, it says nothing of the file's own.
     np.savetxt(tmp_path / "table.txt", layouts.POSITIONS * 1e6)

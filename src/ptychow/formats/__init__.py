@@ -18,6 +18,7 @@ from ptychow.formats import (
     dectris,
     hdf5,
     nexus,
+    nsls2,
     numpy_stack,
     position_files,
     ptychodus,
@@ -36,7 +37,7 @@ from ptychow.scan import Scan
 
 __all__ = ["FORMATS", "Format", "is_scan", "read_scan", "recognise", "scan_of", "with_pixel_size", "write_scan"]
 
-MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, dectris, tike_npz, ptychonn, numpy_stack, tiff, hdf5)
+MODULES = (nexus, cxi, ptyd, ptychodus, ptychoshelves, nsls2, dectris, tike_npz, ptychonn, numpy_stack, tiff, hdf5)
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in MODULES}
 
 

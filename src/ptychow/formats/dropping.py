@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
+from ptychow.formats.base import require_memory
 from ptychow.frame_choice import chosen_frames
 from ptychow.scan import Frames, Subset
 
@@ -40,8 +41,10 @@ class Pairing:
     def of(cls, count: int, path: Path, mapping: Mapping[str, str]) -> Pairing:
         """What the mapping keeps of so many stored frames: all without its keys.
 
-        Raises InputError for no frames' numbers, where none is left, and for no number of positions.
+        Raises InputError for no frames' numbers, where none is left, for no number of positions, and for more frames
+        than could be numbered in memory.
         """
+        require_memory(8 * count, path, "frames")
         kept = ~chosen_frames(mapping["drop"], count, "drop") if "drop" in mapping else np.ones(count, bool)
         if count and not kept.any():
             raise InputError("leaves no frame", file=path, field="drop", found=mapping["drop"])

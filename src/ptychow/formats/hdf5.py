@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ptychow.errors import InputError
 from ptychow.formats import dropping, position_files
+from ptychow.formats.amplitudes import AMPLITUDES, as_counts
 from ptychow.formats.base import Format
 from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import (
@@ -37,6 +38,7 @@ from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
 
 KEYS = {
     "frames": "dataset (N, H, W) or, for rasters, (lines, points, H, W); required",
+    **AMPLITUDES,
     "positions": "dataset (N, 2) or (lines, points, 2): row (down) and column (right) of the probe's centre",
     **position_files.KEYS,
     "positions_y": "dataset (N,) instead of positions: down",
@@ -67,7 +69,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         given, unit = _positions(file, path, mapping)
         pairing = Pairing.of(stored.shape[0], path, mapping)
         return Scan(
-            frames=pairing.images(stored),
+            frames=pairing.images(as_counts(stored, mapping, path)),
             positions=pairing.positions(given),
             position_unit=unit,
             geometry=_geometry(file, path, mapping),

@@ -250,3 +250,28 @@ class RearrangedFrames:
         if self.transposed:
             found = np.swapaxes(found, -1, -2)
         return np.fft.fftshift(found, axes=(-2, -1)) if self.shifted else found
+
+
+@dataclass(frozen=True)
+class SquaredFrames:
+    """Counts of frames that are stored as amplitudes, their square roots."""
+
+    frames: Frames
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W)."""
+        return self.frames.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the counts."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """As `LazyFrames`. Raises InputError for amplitudes below 0, which are none."""
+        found = self.frames[index]
+        if found.dtype.kind not in "uif" or (found < 0).any():
+            smallest = found.min() if found.dtype.kind in "uif" else found.dtype
+            raise InputError("no amplitudes", field="frames", found=smallest, expected="0 and above")
+        return np.square(found, dtype=np.result_type(found, np.float32)).astype(np.float32, copy=False)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.formats import dropping, position_files
+from ptychow.formats.amplitudes import AMPLITUDES, as_counts
 from ptychow.formats.base import mapped_number
 from ptychow.formats.dropping import Pairing
 from ptychow.formats.lazy import LazyFrames
@@ -16,6 +17,7 @@ from ptychow.formats.units import ELECTRONVOLT, wavelength_of
 from ptychow.scan import Geometry, PositionUnit, Scan
 
 KEYS = {
+    **AMPLITUDES,
     "energy_ev": "number",
     "distance_m": "number",
     "detector_pixel_m": "number",
@@ -35,7 +37,7 @@ def scan_of_stack(
     pairing = Pairing.of(stored.shape[0], path, mapping)
     energy = mapped_number(mapping, "energy_ev", path)
     return Scan(
-        frames=pairing.images(stored),
+        frames=pairing.images(as_counts(stored, mapping, path)),
         positions=pairing.positions(positions),
         position_unit=unit,
         geometry=Geometry(
