@@ -14,6 +14,7 @@ from ptychow.bad_pixels import count_once, find_bad_pixels
 from ptychow.detector import PROBE_POWER, Preparation
 from ptychow.errors import InputError
 from ptychow.orientation import Orientation
+from ptychow.pattern_centre import pattern_centre
 from ptychow.scan import Scan, frames_at_a_time, spread
 from ptychow.words import counted
 
@@ -50,7 +51,7 @@ def fit_preparation(
     size: side of the network input. Where the frames are larger, the crop and the bin that are not given are
         chosen: of the bins that leave the probe 99 % of its power the smallest whose crop keeps 99 % of the
         counts, or else the largest. Without `size` frames are never cropped or binned unasked.
-    centre: stored pixel of zero frequency; None: [H//2, W//2]; "auto": centre of mass of the mean frame.
+    centre: stored pixel of zero frequency; None: [H//2, W//2]; "auto": of the mean frame's light, see `pattern_centre`.
     scale: "scan", "none", or a value.
     bad_pixels: "auto": the scan's mask, where it has one, and what `find_bad_pixels` finds; "scan": its mask
         only; "none": every pixel is believed.
@@ -73,11 +74,11 @@ def fit_preparation(
             remedy="Is this the data set of the frames?",
         )
     if centre == "auto":
-        centre = sample.centre_of_mass()
+        centre = sample.centre()
         # A sharp direct beam is no hot pixel: what is hot is judged about zero frequency.
         detector, notes = detector_of(scan, bad_pixels, markers, wrap_negative, saturation, centre)
         sample = _Sample.of(scan, detector)
-        notes = (*notes, f"zero frequency taken to be at pixel {centre}, the centre of mass")
+        notes = (*notes, f"zero frequency taken to be at pixel {centre}, the centre of the light")
     middle = (scan.frame_shape[0] // 2, scan.frame_shape[1] // 2)
     at = centre or middle
     if size is not None and resample is None:
@@ -217,11 +218,11 @@ class _Sample:
             )
         return cls(total / np.maximum(valid, 1), largest, valid / len(indices), len(indices))
 
-    def centre_of_mass(self) -> tuple[int, int]:
-        """The pixel nearest to the mean frame's centre of mass."""
-        rows, columns = (np.arange(length) for length in self.mean.shape)
-        power = self.mean.sum()
-        return round(float(self.mean.sum(axis=1) @ rows / power)), round(float(self.mean.sum(axis=0) @ columns / power))
+    def centre(self) -> tuple[int, int]:
+        """The pixel nearest to the middle of the light; there must be some."""
+        found = pattern_centre(self.mean, self.valid > 0)
+        assert found is not None
+        return round(found[0]), round(found[1])
 
 
 def network_sizes(frame_shape: tuple[int, int], centre: tuple[int, int] | None = None) -> dict[int, int]:

@@ -17,6 +17,7 @@ from ptychow.detector_steps import NOT_FINITE_REMEDY
 from ptychow.formats import scan_of
 from ptychow.frame_statistics import FrameStatistics, measure_frames
 from ptychow.optics.beam import intensity, rms_radius
+from ptychow.pattern_centre import pattern_centre
 from ptychow.scan import BEAM_CENTRE, NOT_BELIEVED, Scan
 from ptychow.scan_pattern import ScanPattern, impossible, scan_pattern
 from ptychow.words import counted
@@ -70,14 +71,8 @@ class Inspection:
 
     @cached_property
     def centre(self) -> tuple[float, float] | None:
-        """Centre of mass of the mean pattern over the good pixels, (row, column); None where there is
-        nothing.
-        """
-        pattern = np.maximum(np.where(self.good, self.frames.mean, 0), 0)
-        if pattern.sum() == 0:
-            return None
-        rows, columns = np.mgrid[: pattern.shape[0], : pattern.shape[1]]
-        return float(np.average(rows, weights=pattern)), float(np.average(columns, weights=pattern))
+        """Of the mean pattern's light, (row, column), see `pattern_centre`; None where there is nothing."""
+        return pattern_centre(self.frames.mean, self.good)
 
     @cached_property
     def is_fft_shifted(self) -> bool:
@@ -290,7 +285,7 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
         off = [at - length // 2 for at, length in zip(found.centre, scan.frame_shape, strict=True)]
         if any(abs(part) > OFF_CENTRE * length for part, length in zip(off, scan.frame_shape, strict=True)):
             yield (
-                f"the mean pattern's centre of mass lies {off[0]:+.1f} rows, {off[1]:+.1f} columns from the middle: "
+                f"the mean pattern's light lies {off[0]:+.1f} rows, {off[1]:+.1f} columns from the middle: "
                 f"crop about the true zero frequency (ptychow prepare --centre {_likely_centre(found)} --crop SIZE)"
             )
     height, width = scan.frame_shape
@@ -301,7 +296,7 @@ def _wrong_with_pixels(found: Inspection) -> Iterator[str]:
 
 
 def _likely_centre(found: Inspection) -> str:
-    """The pixel that the detector names as the beam's, else that of the centre of mass, as an option wants it."""
+    """The pixel that the detector names as the beam's, else that of the light, as an option wants it."""
     told = found.scan.metadata.get(BEAM_CENTRE)
     return ",".join(f"{float(part):.0f}" for part in (told.split(",") if told else found.centre or ()))
 

@@ -41,7 +41,7 @@ def prepare(
         ),
     ] = "identity",
     centre: Annotated[
-        str | None, typer.Option("--centre", help="Pixel of zero frequency, ROW,COLUMN, or auto (centre of mass).")
+        str | None, typer.Option("--centre", help="Pixel of zero frequency, ROW,COLUMN, or auto (of the light).")
     ] = None,
     crop: Annotated[int | None, typer.Option("--crop", help="Keep so many pixels a side about the centre.")] = None,
     bin: Annotated[int | None, typer.Option("--bin", help="Sum bins of so many pixels a side.")] = None,
