@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 # Light is looked at within so many times the radius that holds half of it: beyond lies the detector's background.
 REACH = 4.0
 LEAST_RADIUS = 2.0  # pixels
-MOST_STEPS, FREE_STEPS, NEAR = 60, 10, 0.02
+MOST_STEPS, FREE_STEPS, NEAR = 30, 6, 0.05
 
 
 def pattern_centre(mean: NDArray[np.floating], good: NDArray[np.bool_]) -> tuple[float, float] | None:
@@ -55,7 +55,6 @@ def _mirrored_good(good: NDArray[np.bool_], at: NDArray[np.float64]) -> NDArray[
 
 
 def _half_light(light: NDArray[np.float64], far: NDArray[np.float64]) -> float:
-    """The radius within which half of the light lies, in pixels. far: (H, W) distance of each pixel."""
-    order = np.argsort(far, axis=None)
-    gathered = np.cumsum(light.ravel()[order])
-    return max(float(far.ravel()[order][np.searchsorted(gathered, gathered[-1] / 2)]), LEAST_RADIUS)
+    """The radius within which half of the light lies, in whole pixels. far: (H, W) distance of each pixel."""
+    gathered = np.cumsum(np.bincount(far.astype(np.int64).ravel(), light.ravel()))
+    return max(float(np.searchsorted(gathered, gathered[-1] / 2) + 1), LEAST_RADIUS)
