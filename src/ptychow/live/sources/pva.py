@@ -237,5 +237,5 @@ class PvaSource:
         try:
             position = ntndarray.read_attributes(value, self._attributes)
         except CodecError as error:
-            return [NoPosition(f"{self.name}: frame {index}: {error}", self._series)]
+            return [NoPosition(f"{self.name}: {error}", self._series)]
         return [to_position(index, position, self._unit, received_at, self._series)]
