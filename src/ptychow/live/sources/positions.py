@@ -22,7 +22,7 @@ def to_position(
     scale, kind = position_scale(unit, field="unit of the positions")
     y, x = (float(coordinate) * scale for coordinate in position)
     if not (math.isfinite(y) and math.isfinite(x)):
-        return NoPosition(f"position ({y}, {x}) of frame {index} is not finite", series)
+        return NoPosition(f"a position is not finite: ({y}, {x})", series)
     if not 0 <= index <= LARGEST_INDEX:
         return NoPosition(f"a position of frame {index}", series)
     return PositionRecord(index, (y, x), kind, received_at, series)
