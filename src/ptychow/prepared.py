@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +10,15 @@ from numpy.typing import NDArray
 
 from ptychow.detector import Preparation
 from ptychow.errors import InputError
+from ptychow.frame_views import FrameView, NonNegativeFrames, RearrangedFrames, ScaledFrames
 from ptychow.patches import resample_object
-from ptychow.scan import Frames, Scan
+from ptychow.scan import Scan
 
 
 @dataclass(frozen=True)
-class PreparedFrames:
+class PreparedFrames(FrameView):
     """Frames that are prepared when they are read: uint32 where they were integers and still are, else float32."""
 
-    frames: Frames
     preparation: Preparation
 
     @property
@@ -41,50 +40,6 @@ class PreparedFrames:
         return counts.astype(self.dtype)[0 if stored.ndim == 2 else slice(None)]
 
 
-@dataclass(frozen=True)
-class ChangedFrames:
-    """Frames that are changed when they are read, in shape and type the same. change: of a frame, or of several."""
-
-    frames: Frames
-    change: Callable[[NDArray[Any]], NDArray[Any]]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W)."""
-        return self.frames.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the stored values."""
-        return self.frames.dtype
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        """As `ptychow.scan.Frames`."""
-        return self.change(self.frames[index])
-
-
-@dataclass(frozen=True)
-class ScaledFrames:
-    """Frames that are multiplied by a factor of their own when they are read: float32. factors: (N,)."""
-
-    frames: Frames
-    factors: NDArray[np.float64]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W)."""
-        return self.frames.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the scaled counts."""
-        return np.dtype(np.float32)
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        """As `ptychow.scan.Frames`."""
-        return (self.frames[index] * self.factors[index][..., None, None]).astype(np.float32)
-
-
 def by_monitor(scan: Scan, readings: NDArray[np.float64]) -> Scan:
     """The scan with its counts as if the incoming intensity had been the median of its readings (N,) all the time.
 
@@ -96,23 +51,15 @@ def by_monitor(scan: Scan, readings: NDArray[np.float64]) -> Scan:
     return replace(scan, frames=ScaledFrames(scan.frames, factors), saturation=None, metadata=said)
 
 
-def _swap(frames: NDArray[Any]) -> NDArray[Any]:
-    return np.fft.fftshift(frames, axes=(-2, -1))
-
-
-def _without_negative(frames: NDArray[Any]) -> NDArray[Any]:
-    return np.maximum(frames, 0)
-
-
 def zero_negative(scan: Scan) -> Scan:
     """The scan with its negative counts set to 0, as where a background was subtracted."""
-    return replace(scan, frames=ChangedFrames(scan.frames, _without_negative))
+    return replace(scan, frames=NonNegativeFrames(scan.frames))
 
 
 def swap_quarters(scan: Scan) -> Scan:
     """The scan with zero frequency of its frames, and of its mask, moved from pixel [0, 0] to [H//2, W//2]."""
-    mask = None if scan.mask is None else _swap(scan.mask)
-    return replace(scan, frames=ChangedFrames(scan.frames, _swap), mask=mask)
+    mask = None if scan.mask is None else np.fft.fftshift(scan.mask)
+    return replace(scan, frames=RearrangedFrames(scan.frames, shifted=True), mask=mask)
 
 
 def prepare_scan(scan: Scan, preparation: Preparation) -> Scan:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ptychow.errors import InputError
-from ptychow.formats.lazy import LazyFrames, SquaredFrames
+from ptychow.formats.lazy import LazyFrames
+from ptychow.frame_views import SquaredFrames
 from ptychow.scan import Frames
 
 AMPLITUDES = {"frames_are": "counts (if it is not said), or amplitudes: square roots of counts"}

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ptychow.errors import InputError
 from ptychow.formats import matlab5
 from ptychow.formats.hdf5_files import hdf5_dataset, holds, open_hdf5, read_hdf5_array, read_hdf5_complex
-from ptychow.formats.lazy import HDF5Frames, LazyFrames, RearrangedFrames
+from ptychow.formats.lazy import HDF5Frames, LazyFrames
+from ptychow.frame_views import RearrangedFrames
 from ptychow.scan import Frames
 
 

@@ -22,7 +22,8 @@ from ptychow.formats import dropping
 from ptychow.formats.base import Format
 from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import holds, open_hdf5, read_hdf5_number, read_hdf5_real
-from ptychow.formats.lazy import HDF5Frames, RearrangedFrames, SquaredFrames
+from ptychow.formats.lazy import HDF5Frames
+from ptychow.frame_views import RearrangedFrames, SquaredFrames
 from ptychow.scan import Geometry, Scan
 
 FRAMES, POINTS = "diffamp", "points"

@@ -29,9 +29,10 @@ from ptychow.errors import InputError
 from ptychow.formats import position_files
 from ptychow.formats.base import Format
 from ptychow.formats.hdf5_files import hdf5_listing, holds, open_hdf5, read_hdf5_number, read_hdf5_real
-from ptychow.formats.lazy import HDF5Frames, JoinedFrames, RearrangedFrames
+from ptychow.formats.lazy import HDF5Frames, JoinedFrames
 from ptychow.formats.matlab_files import MatlabFile, is_matlab, open_matlab
 from ptychow.formats.probes import probe_modes, with_scaled_probe
+from ptychow.frame_views import RearrangedFrames
 from ptychow.scan import Frames, Geometry, ObjectImage, Scan
 
 STACKS = ("dp", "cbed")  # names of the frames
