@@ -7,7 +7,7 @@ import pytest
 from layouts import DOWN, POSITIONS, RIGHT
 
 from ptychow.errors import InputError
-from ptychow.formats import read_scan, write_scan
+from ptychow.formats import FORMATS, read_scan, write_scan
 from ptychow.formats.position_files import read_positions
 from ptychow.scan import Scan
 
@@ -166,7 +166,7 @@ def test_another_number_of_positions_than_frames(tmp_path):
 @pytest.mark.parametrize("kind", ["TIFF pages", "TIFF folder", "Dectris 1"])
 def test_a_file_without_positions_asks_for_them(kind, tmp_path):
     path, _ = layouts.LAYOUTS[kind][0](tmp_path)
-    with pytest.raises(InputError, match=r"holds no positions\. Name the file that does: --positions FILE"):
+    with pytest.raises(InputError, match=r"holds no positions\. Name the file that holds them: --positions FILE"):
         read_scan(path)
 
 
@@ -181,3 +181,72 @@ def test_they_replace_the_positions_of_any_file_which_become_nominal(tmp_path):
     assert read_scan(tmp_path / "b.cxi", mapping=said).nominal_positions is None
     mapping = {"frames": "/entry_1/data_1/data", **said}
     np.testing.assert_allclose(read_scan(tmp_path / "b.cxi", mapping=mapping).positions, POSITIONS)
+
+
+def without(file, names):
+    for name in names:
+        del file[name]
+
+
+def too_few(file, names):
+    for name in names:
+        values = file[name][()]
+        attributes = dict(file[name].attrs)
+        del file[name]
+        axis = values.shape.index(len(layouts.FRAMES))
+        file[name] = np.delete(values, -1, axis)
+        file[name].attrs.update(attributes)
+
+
+def without_a_value(file, names):
+    for name in names:
+        values = file[name][()]
+        values.flat[0] = np.nan
+        file[name][...] = values
+
+
+def own_positions(folder, kind):
+    """A file of the kind with its own positions, 0.1 um off the table's, and where in it they are."""
+    if kind == "NSLS-II":
+        path, _ = layouts.nsls2(folder, points=(UM[:, ::-1] + 0.1).T)
+    else:
+        path = folder / ("own" + FORMATS[kind].suffix)
+        write_scan(path, Scan(layouts.FRAMES, POSITIONS + 1e-7, "m", raster=(3, 4)))
+    names = []
+    with h5py.File(path) as file:
+        file.visit(lambda name: names.append(name) if name.split("/")[-1] in ("translation", "points") else None)
+    assert names
+    return path, names
+
+
+@pytest.mark.parametrize("kind", ["cxi", "nxcxi", "NSLS-II"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (None, None),
+        (without, "none that can be read"),
+        (too_few, "do not pair up with its frames"),
+        (without_a_value, "do not pair up with its frames"),
+    ],
+)
+def test_they_help_a_file_whose_own_are_of_no_use(kind, damage, said, tmp_path):
+    path, names = own_positions(tmp_path, kind)
+    mapping = layouts.positions_csv(tmp_path)
+    if damage:
+        with h5py.File(path, "r+") as file:
+            damage(file, names)
+        with pytest.raises(InputError, match="--positions FILE" if damage is without else None):
+            read_scan(path)
+    scan = read_scan(path, mapping=mapping)
+    np.testing.assert_allclose(scan.positions, POSITIONS)
+    assert scan.metadata["positions"] == "from positions.csv"
+    assert scan.metadata.get("positions in the file") == said
+    assert scan.raster is None
+    if damage:
+        assert scan.nominal_positions is None
+    else:
+        np.testing.assert_allclose(scan.nominal_positions, POSITIONS + 1e-7)
+    kept = np.delete(np.arange(len(layouts.FRAMES)), 3)
+    fewer = read_scan(path, mapping=mapping | {"drop": "3"})
+    np.testing.assert_allclose(fewer.positions, POSITIONS[kept])
+    np.testing.assert_array_equal(fewer.frames[:], scan.frames[:][kept])

@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 from ptychow._version import __version__
 from ptychow.errors import InputError
 from ptychow.files import to_json
-from ptychow.formats import dropping
+from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
 from ptychow.formats.cxi_mask import INVALID
 from ptychow.formats.cxi_reading import (
@@ -72,6 +72,7 @@ from ptychow.scan import Frames, Geometry, ObjectImage, Scan
 
 __all__ = ["FORMAT", "read", "read_object", "read_reconstruction", "write_reconstruction", "write_scan"]
 
+KEYS = {**dropping.KEYS, "positions_file": position_files.KEYS["positions_file"]}
 Advance = Callable[[int], object]
 
 
@@ -196,6 +197,4 @@ def _write_object(file: h5py.File, image: ObjectImage, group: str = IMAGE) -> No
     file[group].attrs["source"] = image.source
 
 
-FORMAT = Format(
-    name="cxi", title="CXI", recognises=recognises, read=read, keys=dropping.KEYS, write=write_scan, suffix=".cxi"
-)
+FORMAT = Format(name="cxi", title="CXI", recognises=recognises, read=read, keys=KEYS, write=write_scan, suffix=".cxi")

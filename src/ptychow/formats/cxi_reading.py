@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from ptychow.formats.hdf5_files import (
     read_hdf5_real,
 )
 from ptychow.formats.lazy import HDF5Frames
+from ptychow.formats.position_files import REMEDY, Placed, place
 from ptychow.formats.probes import probe_modes
 from ptychow.formats.units import ELECTRONVOLT, metres, position_scale, wavelength_of
 from ptychow.scan import Geometry, ObjectImage, PositionUnit, Scan
@@ -74,47 +76,47 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     """The scan in a CXI file. Raises InputError for what is missing, damaged or contradictory, and for near fields."""
     with open_hdf5(path) as file:
         frames = HDF5Frames.open(path, _first(file, FRAMES, path, "frames"))
-        translation = read_translation(file, _first(file, TRANSLATION, path, "positions"), path)
         pairing = Pairing.of(frames.shape[0], path, mapping)
-        return complete(file, path, frames, translation, _geometry(file, path), pairing)
+        own = partial(_translation, file, path)
+        return complete(file, path, frames, place(own, pairing, mapping), _geometry(file, path), pairing)
 
 
 def complete(
     file: h5py.File,
     path: Path,
     frames: HDF5Frames,
-    translation: tuple[NDArray[np.float64], str],
+    placed: Placed,
     geometry: Geometry,
     pairing: Pairing,
 ) -> Scan:
     """The Scan of what has been read and of all that CXI keeps at known places.
 
-    translation: positions (N, 2), (row, column), and their unit, "m" or "px". pairing: which of these are wanted.
+    placed: the positions of the frames that `pairing` keeps.
     """
     _refuse_near_field(file, path)
-    unit: PositionUnit = "px" if translation[1] == "px" else "m"
-    positions = pairing.positions(translation[0])
-    scan = Scan(pairing.images(frames), positions, unit, geometry, name=path.name)
+    scan = Scan(pairing.images(frames), placed.positions, placed.unit, geometry, name=path.name)
     own_positions, own_patches = f"{OWN}/nominal_translation", f"{OWN}/label_patches"
     raster = read_hdf5_numbers(file, f"{OWN}/raster", path, 2) or frames.raster
     patches = HDF5Frames.open(path, own_patches) if holds(file, own_patches, path) else None
-    nominal = read_translation(file, own_positions, path)[0] if holds(file, own_positions, path) else None
+    nominal = placed.nominal
+    if not placed.is_table and holds(file, own_positions, path):
+        nominal = pairing.positions(read_translation(file, own_positions, path)[0])
     mask, words = read_masks(file, MASKS, path, len(pairing.kept), scan.frame_shape)
     picture = holds(file, f"{IMAGE}/data", path)
-    placed = picture and "origin_px" in file[IMAGE].attrs
+    known = picture and "origin_px" in file[IMAGE].attrs
     remarks = {"mask": words} if words else {}
-    if picture and not placed:
+    if picture and not known:
         remarks["image_1"] = "left out: it is not said where in the scan it lies"
     return replace(
         scan,
         mask=mask,
         saturation=read_hdf5_number(file, f"{OWN}/saturation", path),
         probe=probe_modes(read_hdf5_complex(file, PROBE, path)) if holds(file, PROBE, path) else None,
-        object=_object(file, path) if placed else None,
+        object=_object(file, path) if known else None,
         label_patches=None if patches is None else pairing.images(patches),
-        nominal_positions=None if nominal is None else pairing.positions(nominal),
-        raster=(int(raster[0]), int(raster[1])) if raster and pairing.is_whole else None,
-        metadata={**remarks, **_metadata(file, path)},
+        nominal_positions=nominal,
+        raster=(int(raster[0]), int(raster[1])) if raster and pairing.is_whole and not placed.is_table else None,
+        metadata={**remarks, **_metadata(file, path), **placed.said},
     )
 
 
@@ -149,7 +151,11 @@ def read_reconstruction(path: str | os.PathLike[str]) -> KnownObject:
         return KnownObject(image, probe, coverage, _geometry(file, path).pixel_size)
 
 
-def read_translation(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.float64], str]:
+def _translation(file: h5py.File, path: Path) -> tuple[NDArray[np.float64], PositionUnit]:
+    return read_translation(file, _first(file, TRANSLATION, path, "positions"), path)
+
+
+def read_translation(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.float64], PositionUnit]:
     """(N, 2) of (row, column), and the unit, "m" or "px". Raises InputError for what is no translation."""
     values = read_hdf5_real(file, name, path)
     scale, unit = position_scale(attribute_text(file[name], "units", "m"), field=f"{name}, attribute units")
@@ -182,14 +188,13 @@ def _first(file: h5py.File, names: tuple[str, ...], path: Path, what: str) -> st
     found = next((name for name in names if holds(file, name, path)), None)
     if found is None:
         is_picture = what == "frames" and holds(file, f"{IMAGE}/data", path)
+        elsewhere = "For another layout say where things are: --map frames=/... --map positions=/..."
         raise InputError(
             "this CXI file holds a reconstruction, not a scan" if is_picture else f"a CXI file without {what}",
             file=path,
             found=", ".join(hdf5_listing(file)) or "no dataset at all",
             expected=f"/{names[0]}",
-            remedy=None
-            if is_picture
-            else "For another layout say where things are: --map frames=/... --map positions=/...",
+            remedy=None if is_picture else elsewhere if what == "frames" else f"{REMEDY}. {elsewhere}",
         )
     return found
 

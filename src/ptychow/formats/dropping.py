@@ -53,6 +53,10 @@ class Pairing:
             raise InputError("not a number of positions", file=path, field="positions_per_frame", found=recorded)
         return cls(kept, mapping.get("drop_positions"), int(recorded))
 
+    def of_frames(self) -> Pairing:
+        """What is kept of the frames, without what is said of positions."""
+        return Pairing(self.kept, None)
+
     @property
     def is_whole(self) -> bool:
         """Whether all frames are kept."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import cxi, dropping
+from ptychow.formats import cxi
 from ptychow.formats.base import Format
 from ptychow.formats.cxi_mask import read_masks
 from ptychow.formats.cxi_reading import (
@@ -55,8 +56,9 @@ from ptychow.formats.hdf5_files import (
     read_hdf5_text,
 )
 from ptychow.formats.lazy import HDF5Frames
+from ptychow.formats.position_files import REMEDY, place
 from ptychow.formats.units import KNOWN_UNITS, agreed_scale, joules, wavelength_of
-from ptychow.scan import NOT_BELIEVED, Geometry, Scan
+from ptychow.scan import NOT_BELIEVED, Geometry, PositionUnit, Scan
 
 DEFINITIONS = ("NXcxi_ptycho", "NXptycho")
 BEAM = "entry_1/instrument_1/beam_1"
@@ -110,11 +112,12 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
         )
         # What is told of a unit is told of the table, where there is one.
         told = None if "positions_file" in mapping else mapping.get("position_unit")
-        translation = _positions(file, path, entry or "entry_1", detector, sample, stored, told)
+        own = partial(_positions, file, path, entry or "entry_1", detector, sample, stored, told)
         pairing = Pairing.of(stored.shape[0], path, mapping)
-        scan = complete(file, path, frames, translation, geometry, pairing)
+        placed = place(own, pairing, mapping)
+        scan = complete(file, path, frames, placed, geometry, pairing)
         scan = replace(scan, metadata=scan.metadata | said)
-        if scan.raster is None and pairing.is_whole:
+        if scan.raster is None and pairing.is_whole and not placed.is_table:
             scan = replace(scan, raster=stored.raster)
         if scan.mask is None:
             names = (f"{detector}/mask", f"{detector}/pixel_mask")
@@ -225,7 +228,7 @@ def _wavelength(file: h5py.File, beam: str, path: Path) -> tuple[float | None, d
 
 def _positions(
     file: h5py.File, path: Path, entry: str, detector: str, sample: str, frames: HDF5Frames, told: str | None
-) -> tuple[NDArray[np.float64], str]:
+) -> tuple[NDArray[np.float64], PositionUnit]:
     """(N, 2) of (row, column), and the unit: of `translation`, or of the motors. told: theirs, if they do not say."""
     for name in (f"{entry}/data_1/translation", f"{detector}/translation", f"{sample}/geometry_1/translation"):
         if holds(file, name, path):
@@ -240,6 +243,7 @@ def _positions(
             file=path,
             found=", ".join(found) or "neither translation nor motors",
             expected=f"/{entry}/data_1/translation, or x and y in /{sample}/transformations",
+            remedy=REMEDY,
         )
     values = [read_hdf5_real(file, name, path).astype(np.float64) * _sign(file, name, path) for name in found]
     units = {attribute_text(file[name], "units") for name in found}
@@ -286,7 +290,7 @@ FORMAT = Format(
     title="NeXus NXcxi_ptycho",
     recognises=recognises,
     read=read,
-    keys=dropping.KEYS | {"position_unit": "of motors without an attribute `units`"},
+    keys=cxi.KEYS | {"position_unit": "of motors without an attribute `units`"},
     write=write_scan,
     suffix=".nxs",
 )

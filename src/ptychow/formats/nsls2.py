@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
-from ptychow.formats import dropping
+from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
 from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import holds, open_hdf5, read_hdf5_number, read_hdf5_real
 from ptychow.formats.lazy import HDF5Frames
+from ptychow.formats.position_files import place
 from ptychow.frame_views import RearrangedFrames, SquaredFrames
 from ptychow.scan import Geometry, Scan
 
@@ -32,6 +33,7 @@ Z_IS_SCANNED = 45.0  # degrees
 KEYS = {
     "fftshifted": "yes (zero frequency in the corner, as the beamline's converters leave it) or no",
     **dropping.KEYS,
+    "positions_file": position_files.KEYS["positions_file"],
 }
 
 
@@ -40,9 +42,7 @@ def recognises(path: Path) -> bool:
     if not h5py.is_hdf5(path):
         return False
     with open_hdf5(path) as file:
-        return all(holds(file, name, path) for name in (FRAMES, POINTS)) and any(
-            holds(file, name, path) for name in SCALES
-        )
+        return holds(file, FRAMES, path) and any(holds(file, name, path) for name in (POINTS, *SCALES))
 
 
 def read(path: Path, mapping: Mapping[str, str]) -> Scan:
@@ -56,14 +56,15 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
     with open_hdf5(path) as file:
         wavelength, distance, pixel = (_length(file, name, path) for name in SCALES)
         angle = read_hdf5_number(file, "angle", path) or 0.0
-        positions = pairing.positions(_positions(file, path, angle))
+        placed = place(lambda: (_positions(file, path, angle), "m"), pairing, mapping)
     return Scan(
         frames=pairing.images(frames),
-        positions=positions,
-        position_unit="m",
+        positions=placed.positions,
+        position_unit=placed.unit,
+        nominal_positions=placed.nominal,
         geometry=Geometry(wavelength=wavelength, distance=distance, detector_pixel=pixel),
         name=path.name,
-        metadata={"angle": f"{angle:g} degrees: x times {foreshortening(angle):.6g}"},
+        metadata={"angle": f"{angle:g} degrees: x times {foreshortening(angle):.6g}"} | placed.said,
     )
 
 
@@ -75,6 +76,8 @@ def _length(file: h5py.File, name: str, path: Path) -> float | None:
 
 def _positions(file: h5py.File, path: Path, angle: float) -> NDArray[np.float64]:
     """(N, 2) of (row, column) in metres."""
+    if not holds(file, POINTS, path):
+        raise InputError("holds no positions", file=path, expected=f"/{POINTS}", remedy=position_files.REMEDY)
     points = read_hdf5_real(file, POINTS, path)
     if points.ndim != 2 or points.shape[0] != 2:
         found, expected = f"shape {points.shape}", "(2, N): x, y in micrometres"

@@ -9,9 +9,10 @@ guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -23,13 +24,14 @@ from ptychow.formats.hdf5_files import attribute_text, hdf5_listing, open_hdf5, 
 from ptychow.formats.numpy_files import is_npy, npz_members, read_array
 from ptychow.formats.text_tables import UNIT, Columns, Table, numbered, read_text_table, units_in
 from ptychow.formats.units import agreed_scale
-from ptychow.scan import PositionUnit, Scan, Subset
+from ptychow.scan import PositionUnit, Scan
 
 KEYS = {
     "positions_file": "file of text, HDF5, npy or npz with the positions (--positions)",
     "position_columns": "DOWN,RIGHT: names or numbers (from 1) of columns, or names of datasets; -NAME turns the sign",
     "position_unit": "m, mm, um, nm or px (object pixels)",
 }
+REMEDY = "Name the file that holds them: --positions FILE (text, CSV, HDF5, npy or npz)"
 # A word before the letter must be set apart from it or be a usual one: "index" and "energy" are no axes.
 AXIS_AND_UNIT = re.compile(rf"(?i)(?:.*[\W_]|s|sam|sample|stage|motor|pos|position)?([xy])(?:{UNIT})?[\s)\]]*")
 
@@ -40,11 +42,7 @@ def needed(path: Path, mapping: Mapping[str, str]) -> tuple[NDArray[np.float64],
     Raises InputError where no file of positions is named, and as `read_positions`.
     """
     if "positions_file" not in mapping:
-        raise InputError(
-            "holds no positions",
-            file=path,
-            remedy="Name the file that does: --positions FILE (text, CSV, HDF5, npy or npz)",
-        )
+        raise InputError("holds no positions", file=path, remedy=REMEDY)
     return read_positions(mapping)
 
 
@@ -62,24 +60,60 @@ def read_positions_alone(mapping: Mapping[str, str]) -> tuple[NDArray[np.float64
     return Pairing.of(0, Path(mapping["positions_file"]), mapping).positions(positions), unit
 
 
-def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
-    """The scan with the positions of `positions_file`; its own become the nominal ones where the units agree."""
+class Placed(NamedTuple):
+    """positions (N, 2), (row, column), of the frames that are kept, and their unit; the file's own as the nominal ones
+    where a table's count instead and they are in one unit; what a scan's metadata should say of that.
+    """
+
+    positions: NDArray[np.float64]
+    unit: PositionUnit
+    nominal: NDArray[np.float64] | None
+    said: dict[str, str]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether they are a table's."""
+        return bool(self.said)
+
+
+def place(
+    own: Callable[[], tuple[NDArray[np.float64], PositionUnit]], pairing: Pairing, mapping: Mapping[str, str]
+) -> Placed:
+    """Where the frames of a scan file lie: as it says itself, or else as the table that a mapping names.
+
+    own: reads all that the file says. Where a table counts, that may raise InputError, or not pair up with the frames:
+    the file is none the worse for it. Raises InputError as `own`, `Pairing` and `read_positions`.
+    """
+    if "positions_file" not in mapping:
+        positions, unit = own()
+        return Placed(pairing.positions(positions), unit, None, {})
     positions, unit = read_positions(mapping)
+    nominal, said = None, {"positions": f"from {Path(mapping['positions_file']).name}"}
+    try:
+        stored, own_unit = own()
+    except InputError:
+        said["positions in the file"] = "none that can be read"
+    else:
+        stored = pairing.of_frames().positions(stored)
+        if len(stored) != pairing.kept.sum() or not np.isfinite(stored).all():
+            said["positions in the file"] = "do not pair up with its frames"
+        elif own_unit == unit:
+            nominal = stored
+    return Placed(pairing.positions(positions), unit, nominal, said)
+
+
+def with_positions(scan: Scan, mapping: Mapping[str, str]) -> Scan:
+    """A whole scan with the positions of the table that `mapping` names, as `place` has it."""
     said = {key: mapping[key] for key in OF_POSITIONS if key in mapping}
     pairing = Pairing.of(len(scan), Path(scan.name), said)
-    if "drop" in mapping and isinstance(scan.frames, Subset):  # its frames are gone already
-        stored = np.arange(scan.frames.frames.shape[0])
-        pairing = replace(pairing, kept=np.isin(stored, scan.frames.indices))
-    positions = pairing.positions(positions)
-    nominal = scan.positions if unit == scan.position_unit else None
-    record = {"positions": f"from {Path(mapping['positions_file']).name}"}
+    placed = place(lambda: (scan.positions, scan.position_unit), pairing, mapping)
     return replace(
         scan,
-        positions=positions,
-        position_unit=unit,
-        nominal_positions=nominal,
+        positions=placed.positions,
+        position_unit=placed.unit,
+        nominal_positions=placed.nominal,
         raster=None,
-        metadata=scan.metadata | record,
+        metadata=scan.metadata | placed.said,
     )
 
 
