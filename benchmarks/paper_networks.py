@@ -24,7 +24,9 @@ class PlainBlock(Block):
 
 
 def w1_without(*, part: str = "attention", amplitude_max: float = 1.0, heads: str = "polar") -> nn.Module:
-    """W1 without its channel "attention", its global "response-norm", its "residuals" or its 9 x 9 "kernel" (3 x 3)."""
+    """W1 without its channel "attention", its global "response-norm", its "residuals", its 9 x 9 "kernel" (3 x 3), or
+    its own "initial-weights" (torch's).
+    """
     network = w1(amplitude_max=amplitude_max, heads=heads, **({"kernel": 3} if part == "kernel" else {}))
     if part == "attention":
         _replace(network, SqueezeExcite)
@@ -34,6 +36,10 @@ def w1_without(*, part: str = "attention", amplitude_max: float = 1.0, heads: st
         for module in network.modules():
             if isinstance(module, Block):
                 module.__class__ = PlainBlock
+    elif part == "initial-weights":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.reset_parameters()
     elif part != "kernel":
         raise InputError("W1 has no such part", field="part", found=part, expected=", ".join(PARTS))
     network.settings = {"part": part, "amplitude_max": amplitude_max, "heads": heads}
@@ -45,6 +51,7 @@ PARTS = {
     "response-norm": "W1 without GRN",
     "kernel": "W1 with 3 x 3 for 9 x 9",
     "residuals": "W1 without residuals",
+    "initial-weights": "W1 with torch's initial weights",
 }
 NETWORKS["w1-without"] = NetworkSpec("W1 with a part left out", __name__, w1_without.__name__)
 

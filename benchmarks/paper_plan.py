@@ -37,6 +37,11 @@ class Scale:
 
 
 VALIDATION = 0.1
+# What else the recipe could do; the rate stays. A cycle ends on its best weights.
+CHANGES: dict[str, dict[str, object]] = {
+    "one-cycle": {"schedule": "one-cycle", "keep": "last"},
+    "standardised": {"transform": "sqrt", "threshold": 0, "scale": "scan", "standardise": True},
+}
 SCALES = {
     scale.name: scale
     for scale in (
@@ -48,7 +53,8 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Training:
-    """One training. loss: in place of the recipe's. shuffled: frames and labels do not belong together.
+    """One training. loss: in place of the recipe's. change: one of CHANGES. shuffled: frames and labels do not belong
+    together.
 
     teacher: network whose plain training of this recipe and seed makes the labels. times: length, in the scale's steps.
     """
@@ -62,6 +68,7 @@ class Training:
     shuffled: bool = False
     teacher: str | None = None
     times: int = 1
+    change: str | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +76,7 @@ class Training:
         changes = [
             f"{self.lines}-lines" if self.lines else "",
             self.loss or "",
+            self.change or "",
             self.precision if self.precision != "bf16" else "",
             "shuffled" if self.shuffled else "",
             f"from-{self.teacher}" if self.teacher else "",
@@ -90,7 +98,8 @@ class Training:
         """
         recipe = recipe_named(self.recipe, batch_size=scale.batch_size, loss=self.loss)
         epochs = max(1, round(self.times * scale.steps / steps_per_epoch(pairs, recipe)))
-        return recipe.model_copy(update={"epochs": epochs, "keep": "best" if self.recipe == "paper" else "last"})
+        keep = {"epochs": epochs, "keep": "best" if self.recipe == "paper" else "last"}
+        return recipe.model_copy(update=keep | CHANGES.get(self.change or "", {}))
 
 
 def plan(
@@ -110,6 +119,7 @@ def _ordered(scale: Scale, seeds: int) -> Iterator[Training]:
     yield from (Training("w2", "paper", seed) for seed in range(seeds))
     yield from controls()
     yield from longer(scale)
+    yield from trials()
     yield from ablation()
     yield from scaling()
     yield Training("w2", "ptychow")
@@ -133,6 +143,11 @@ def longer(scale: Scale) -> list[Training]:
     sizes = [None] if scale.training_lines[0] == 0 else [None, whole]
     networks = ("ptychonn", "w1", "w3", "w3f")
     return [Training(network, lines=lines, times=3) for lines in sizes for network in networks]
+
+
+def trials() -> list[Training]:
+    """W1 and PtychoNN with a recipe that differs in one thing."""
+    return [Training(network, change=change) for network in ("w1", "ptychonn") for change in CHANGES]
 
 
 LOSSES = ("uniform", "weighted", "complex")
