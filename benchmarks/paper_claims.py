@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import mean
 
 from paper_networks import LEARNERS
-from paper_plan import Scale, Training, longer, scaling
-from paper_results import COMPLEX_ERROR, HEADLINE, LEARNT, PUBLISHED, TARGETS, Results, number, step_curve
+from paper_plan import CHANGES, Scale, Training, longer, scaling, trials
+from paper_results import COMPLEX_ERROR, HEADLINE, LEARNT, PUBLISHED, TARGETS, Results, is_imitated, number, step_curve
 
 # An error below this part of the least one before is still falling; precisions nearer than that do not differ.
 FALLING = 0.9
@@ -152,7 +153,7 @@ def reasons(results: Results, scale: Scale) -> str:
         half, full = (number(run) for run in pair if run is not None)
         verdict = "not the precision" if FALLING < full / half < 1 / FALLING else "the precision matters"
         said.append(f"* In float32 instead of bfloat16 W1 leaves {full:.3f} instead of {half:.3f}: {verdict}.")
-    said += amplitudes_learnt(results)
+    said += amplitudes_learnt(results) + tried(results)
     return (
         "## What was tried to find out why\n\nOne seed each, `paper` recipe, most three times as long; see below.\n\n"
         + "\n".join(said)
@@ -180,6 +181,57 @@ def amplitudes_learnt(results: Results) -> list[str]:
     if cases[True]:
         said.append(f"* Where PtychoNN learns both: {'; '.join(cases[True])}.")
     return said
+
+
+def tried(results: Results) -> list[str]:
+    """What a recipe that differs in one thing gives, and one that differs in all; initial weights; statistics."""
+    words = {
+        "one-cycle": "Schedule: with one cycle up to the same rate and down to nothing",
+        "standardised": "Input: with root counts, standardised, instead of raw ones",
+    }
+    said = [
+        f"* {words[change]} {' and '.join(found)}."
+        for change in CHANGES
+        if (found := list(filter(None, (against_plain(results, t) for t in trials() if t.change == change))))
+    ]
+    initial = against_plain(results, Training("w1-no-initial-weights"))
+    said += [f"* Initial weights: {initial}."] if initial else []
+    ratio = results.ratio("w1", "ptychow", "leak-free")
+    if ratio is not None:
+        said.append(
+            "* Schedule, input, loss, optimizer and training data all at once (recipe `ptychow`): W1 and PtychoNN both "
+            f"leave less; the ratio is {ratio.mean:.2f} ({len(ratio.values)} seeds)."
+        )
+    return said + statistics_anew(results)
+
+
+def against_plain(results: Results, training: Training) -> str | None:
+    """The headline beside that of the plain training in the same precision."""
+    run = results.of(training)
+    if run is None:
+        return None
+    plain = Training("w1" if training.network.startswith("w1") else training.network)
+    full = results.of(replace(plain, precision="fp32")) if is_imitated(run) else None
+    beside = full or results.of(plain)
+    said = f"{LEARNERS[training.network].title} leaves {number(run):.3f}"
+    if beside is None:
+        return said
+    return f"{said} instead of {number(beside):.3f}" + (" (that in bfloat16)" if is_imitated(run) and not full else "")
+
+
+def statistics_anew(results: Results) -> list[str]:
+    """What batch norms' statistics cost that run behind the weights."""
+    changes = [
+        found / number(run) - 1
+        for run in results.runs.values()
+        if run["training"]["network"].startswith("w1") and (found := run.get("statistics_anew")) is not None
+    ]
+    if not changes:
+        return []
+    return [
+        "* Batch norm: with statistics taken anew over training frames, instead of running ones, W1's trainings leave "
+        f"{100 * min(changes):+.0f} % to {100 * max(changes):+.0f} % more ({len(changes)} trainings)."
+    ]
 
 
 CLAIMS: Sequence[tuple[str, Callable[[Results], Judged | None]]] = (

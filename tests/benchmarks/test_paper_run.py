@@ -6,7 +6,7 @@ import pytest
 
 import paper
 from common import Contender
-from paper_claims import claims, reasons
+from paper_claims import claims, reasons, tried
 from paper_data import Source, open_source, preparation_for, shuffled
 from paper_networks import LEARNERS
 from paper_page import write_page
@@ -90,6 +90,13 @@ def test_from_data_to_page_and_nothing_is_trained_twice(source, tmp_path, monkey
     assert reasons(results, SCALE) == ""
     longer = {f"{name}_x3": run_ for name, run_ in results.runs.items() if name.startswith("paper_")}
     assert f"(ratio {seeds[0]:.2f})" in reasons(Results(longer), SCALE)
+    anew = [run_["statistics_anew"] for name, run_ in results.runs.items() if "ptychonn" not in name]
+    assert len(anew) == 3 and all(value > 0 for value in anew)
+    assert results.runs["paper_ptychonn_0"]["statistics_anew"] is None
+    assert "the ratio is" not in " ".join(tried(results))
+    changed = {"paper_w1_0_one-cycle": results.runs["paper_w1_1"]}
+    said = " ".join(tried(Results(results.runs | changed)))
+    assert f"W1 leaves {number(results.of(Training('w1', seed=1))):.3f} instead of" in said
     for word in ("/tmp", str(tmp_path)):
         assert word not in page and word not in json.dumps(found["blocks"])
 
