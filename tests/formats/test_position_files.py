@@ -193,7 +193,7 @@ def too_few(file, names):
         values = file[name][()]
         attributes = dict(file[name].attrs)
         del file[name]
-        axis = values.shape.index(len(layouts.FRAMES))
+        axis = int(np.argmax(values.shape))
         file[name] = np.delete(values, -1, axis)
         file[name].attrs.update(attributes)
 
@@ -205,21 +205,29 @@ def without_a_value(file, names):
         file[name][...] = values
 
 
+OWN = ("translation", "points", "positions")
+
+
 def own_positions(folder, kind):
     """A file of the kind with its own positions, 0.1 um off the table's, and where in it they are."""
     if kind == "NSLS-II":
         path, _ = layouts.nsls2(folder, points=(UM[:, ::-1] + 0.1).T)
+    elif kind == "ptyd":
+        path, _ = layouts.ptyd(folder)
+        with h5py.File(path, "r+") as file:
+            for chunk in file["chunks"].values():
+                chunk["positions"][...] += 1e-7
     else:
         path = folder / ("own" + FORMATS[kind].suffix)
         write_scan(path, Scan(layouts.FRAMES, POSITIONS + 1e-7, "m", raster=(3, 4)))
     names = []
     with h5py.File(path) as file:
-        file.visit(lambda name: names.append(name) if name.split("/")[-1] in ("translation", "points") else None)
+        file.visit(lambda name: names.append(name) if name.split("/")[-1] in OWN else None)
     assert names
     return path, names
 
 
-@pytest.mark.parametrize("kind", ["cxi", "nxcxi", "NSLS-II"])
+@pytest.mark.parametrize("kind", ["cxi", "nxcxi", "NSLS-II", "ptyd"])
 @pytest.mark.parametrize(
     ("damage", "said"),
     [

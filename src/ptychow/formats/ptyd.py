@@ -12,7 +12,6 @@ Layout: the documentation of ptypy, "Ptyd file format", and `PtydScan` of ptypy 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -20,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychow.errors import InputError
+from ptychow.formats import dropping, position_files
 from ptychow.formats.base import Format
 from ptychow.formats.cxi_reading import near_field
+from ptychow.formats.dropping import Pairing
 from ptychow.formats.hdf5_files import (
     hdf5_dataset,
     hdf5_listing,
@@ -32,9 +33,11 @@ from ptychow.formats.hdf5_files import (
     read_part,
 )
 from ptychow.formats.lazy import HDF5Frames, JoinedFrames
+from ptychow.formats.position_files import place
 from ptychow.formats.units import ELECTRONVOLT, wavelength_of
-from ptychow.scan import Geometry, Scan
+from ptychow.scan import Geometry, PositionUnit, Scan
 
+KEYS = {**dropping.KEYS, "positions_file": position_files.KEYS["positions_file"]}
 LAYERS = 2**22  # pixels of the weights that are read at a time
 
 
@@ -63,19 +66,22 @@ def read(path: Path, mapping: Mapping[str, str]) -> Scan:
             raise InputError("detector pixels are not square", file=path, field="meta/psize", found=pixel)
         distance = _lengths(file, "meta/distance", path)
         label = read_hdf5_text(file, "meta/label", path)
-        scan = Scan(
-            frames=frames,
-            positions=np.concatenate([_positions(file, chunk, path) for chunk in chunks]),
-            position_unit="m",
+        pairing = Pairing.of(frames.shape[0], path, mapping)
+        placed = place(lambda: _positions(file, chunks, path), pairing, mapping)
+        return Scan(
+            frames=pairing.images(frames),
+            positions=placed.positions,
+            position_unit=placed.unit,
+            nominal_positions=placed.nominal,
+            mask=_mask(file, chunks, frames, path),
             geometry=Geometry(
                 wavelength=wavelength_of(energy[0] * 1e3 * ELECTRONVOLT if energy else None),
                 distance=distance[0] if distance else None,
                 detector_pixel=pixel[0] if pixel else None,
             ),
             name=path.name,
-            metadata={"label": label} if label and label != "None" else {},
+            metadata=({"label": label} if label and label != "None" else {}) | placed.said,
         )
-        return replace(scan, mask=_mask(file, chunks, frames, path))
 
 
 def _lengths(file: h5py.File, name: str, path: Path) -> list[float] | None:
@@ -88,12 +94,17 @@ def _lengths(file: h5py.File, name: str, path: Path) -> list[float] | None:
     return values
 
 
-def _positions(file: h5py.File, chunk: str, path: Path) -> NDArray[np.float64]:
-    positions = read_hdf5_real(file, f"{chunk}/positions", path)
-    if positions.ndim != 2 or positions.shape[1] != 2:
-        found = f"shape {positions.shape}"
-        raise InputError("not positions", file=path, field=f"{chunk}/positions", found=found, expected="(frames, 2)")
-    return positions.astype(np.float64)
+def _positions(file: h5py.File, chunks: list[str], path: Path) -> tuple[NDArray[np.float64], PositionUnit]:
+    parts = []
+    for name in (f"{chunk}/positions" for chunk in chunks):
+        if not holds(file, name, path):
+            raise InputError("holds no positions", file=path, expected=f"/{name}", remedy=position_files.REMEDY)
+        positions = read_hdf5_real(file, name, path)
+        if positions.ndim != 2 or positions.shape[1] != 2:
+            found = f"shape {positions.shape}"
+            raise InputError("not positions", file=path, field=name, found=found, expected="(frames, 2)")
+        parts.append(positions.astype(np.float64))
+    return np.concatenate(parts), "m"
 
 
 def _mask(file: h5py.File, chunks: list[str], frames: JoinedFrames, path: Path) -> NDArray[np.bool_] | None:
@@ -122,4 +133,4 @@ def _mask(file: h5py.File, chunks: list[str], frames: JoinedFrames, path: Path) 
     return good if used else None
 
 
-FORMAT = Format(name="ptyd", title="ptypy .ptyd", recognises=recognises, read=read, keys={})
+FORMAT = Format(name="ptyd", title="ptypy .ptyd", recognises=recognises, read=read, keys=KEYS)
